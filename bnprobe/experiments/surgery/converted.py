@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import nn
 
 from bnprobe.errors import NoNormLayers, class_name
@@ -15,12 +16,17 @@ from bnprobe.experiments.effect import Effect
 from bnprobe.experiments.outputs import Metric
 from bnprobe.experiments.run import Call
 from bnprobe.experiments.surgery.either import compare
-from bnprobe.experiments.surgery.look import Look, Norm
+from bnprobe.experiments.surgery.look import Look, Norm, tolerance
 from bnprobe.norms import ModuleTree
 from bnprobe.notebook import facts
 from bnprobe.recording.terms import ACCURACY
 
 NOT_CHOSEN = "no pattern of layers= matches it"
+
+ANOTHER_WAY = (
+    "The outputs change by more than rounding, though what was done changes none where all runs as on the first batch: "
+    "on others it takes another way, or it multiplies rounding. Find out which before you use the new model."
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -130,9 +136,14 @@ def converted(
     batches: Iterable[Any],
     metric: Metric | None,
     call: Call | None,
+    same: bool = True,
 ) -> Converted:
-    """The new model with its table, measured against the old one."""
+    """The new model with its table, measured against the old one. `same`: its outputs should be those of the old."""
     effect = compare(old, new, batches, metric, call)
+    weights = [w for w in ModuleTree.of(new).parameters().values() if w.is_floating_point()]
+    rounding = max(map(tolerance, weights or [torch.empty(0)]))
+    if same and effect.largest_relative > rounding:
+        effect = replace(effect, notes=(*effect.notes, ANOTHER_WAY))
     table = pd.DataFrame(
         [
             {

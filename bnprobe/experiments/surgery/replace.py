@@ -91,7 +91,7 @@ def replace_norms(
         _by_group_norm(new, wanted, groups, seen, call)
     else:
         _by_same_map(new, wanted, ChannelAffine if by == "affine" else FrozenNorm, seen, call)
-    return converted(unwrap(model)[0], new, rows.values(), batches, metric, call)
+    return converted(unwrap(model)[0], new, rows.values(), batches, metric, call, same=by != "group")
 
 
 def _by_same_map(

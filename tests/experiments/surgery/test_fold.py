@@ -14,6 +14,7 @@ from torchvision.models.googlenet import Inception
 
 import bnprobe
 from bnprobe.errors import BnprobeError, NoNormLayers, NothingRecorded
+from bnprobe.experiments.surgery.converted import ANOTHER_WAY
 from bnprobe.norms import ModuleTree
 from bnprobe.probe.integrity.fingerprint import Fingerprint
 from experiments.surgery.models import REFUSED, Net, lived_in, pictures
@@ -204,6 +205,8 @@ def test_half_precision_is_folded_within_its_rounding() -> None:
     found = bnprobe.fold(model, [pictures().to(torch.bfloat16)])
     assert found.layers["done"].tolist() == ["folded into conv"]
     assert found.model.conv.bias.dtype == torch.bfloat16
+    assert found.effect.largest_relative > 1e-3  # more than float32 rounds
+    assert found.effect.notes == ()
 
 
 def test_another_way_for_other_inputs_shows_in_the_effect() -> None:
@@ -216,6 +219,8 @@ def test_another_way_for_other_inputs_shows_in_the_effect() -> None:
     found = bnprobe.fold(lived_in(Fork()), [pictures(), pictures() + 100])
     assert found.layers["done"].tolist() == ["folded into conv"]
     assert found.effect.largest_relative > 0.1
+    assert found.effect.notes == (ANOTHER_WAY,)
+    assert bnprobe.fold(lived_in(Fork()), [pictures()]).effect.notes == ()
 
 
 def test_only_those_that_match_are_folded() -> None:

@@ -102,6 +102,8 @@ def test_group_norms_give_the_means_and_spreads_that_were_there() -> None:
     found = bnprobe.replace_norms(model, batches, by="group")
     assert [type(m).__name__ for m in found.model] == ["Conv2d", "GroupNorm", "ReLU"] * 2
     assert (found.model[1].num_groups, found.model[4].num_groups) == (2, 3)
+    assert found.effect.largest_relative > 0.01
+    assert found.effect.notes == ()
     for at in (1, 4):
         old, new = outputs(model, at, x), outputs(found.model, at, x)
         np.testing.assert_allclose(new.mean(1), old.mean(1), rtol=1e-3, atol=1e-3)
