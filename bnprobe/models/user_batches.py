@@ -54,7 +54,12 @@ class UserBatches:
 
     def __iter__(self) -> Iterator[Any]:
         first, step = self.shared
-        return islice(iter(self.whole), first, self.limit, step)
+        try:
+            yield from islice(iter(self.whole), first, self.limit, step)
+        except Exception as error:  # the user's iterable may raise anything
+            raise BnprobeError(
+                f"the batches of {self.name} ended in {one_line(error)}. Loop over them without a model, and mend that."
+            ) from error
 
 
 def user_batches(name: str, limit: int | None = None) -> UserBatches:

@@ -22,6 +22,7 @@ def nothing_seen(recording: Recording) -> str:
     if recording.about.notes and not n:
         return f"no norm of inputs was called. {' '.join(recording.about.notes)}"
     return (
-        f"attached to {count(n, 'layer')}, {count(recording.about.n_forwards, 'forward pass')} seen. Run the object you "
-        "attached to; a deepcopy, an exported graph or a wrapper compiled earlier does not report here."
+        f"attached to {count(n, 'layer')}, and no forward pass that completed called {'it' if n == 1 else 'one'}. Run the "
+        "object you attached to; a deepcopy, an exported graph, a wrapper compiled earlier or a norm that forward itself "
+        "makes does not report here."
     )

@@ -43,6 +43,10 @@ def nothing():
 def broken():
     raise ValueError("no such\\ncorpus")
 
+def stops():
+    yield torch.randn(10, 1, 64)
+    raise OSError("disk\\nwent away")
+
 def wrong():
     return [torch.randn(4, 7, 7, 7)]
 
@@ -145,6 +149,10 @@ def test_two_sets_of_batches_are_compared(capsys):
         (
             ["--batches", "batches_made:broken"],
             "raised ValueError: no such corpus. It is called without arguments",
+        ),
+        (
+            ["--batches", "batches_made:stops"],
+            "the batches of batches_made:stops ended in OSError: disk went away. Loop over them without a model",
         ),
         (["--batches", "batches_made:gone"], 'batches_made has no function "gone"'),
         (["--batches", "clips.pt"], "Give --batches as package.module:function"),

@@ -73,9 +73,9 @@ def stored_statistics(model: nn.Module) -> list[Stored]:
     updated = [(path, module, layer) for path, module, layer in found if not _initial(layer)]
     if not updated:
         raise BnprobeError(
-            f"the running statistics of {class_name(tree.model)} were never updated: every mean is 0 and every "
-            "variance 1 "
-            f"in {len(found):,} batch norms, so there are no data to draw from. Train it, or load a checkpoint."
+            f"the running statistics of {class_name(tree.model)} were never updated: every mean is 0 and every variance 1 "
+            f"in {len(found):,} batch norm{'s' * (len(found) != 1)}, so there are no data to draw from. Train it, or load a "
+            "checkpoint."
         )
     every = [_stored(path, module, layer) for path, module, layer in updated]
     usable = [one for one in every if len(one.kept)]

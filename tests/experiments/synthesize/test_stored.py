@@ -82,7 +82,7 @@ def test_a_network_without_running_statistics_is_refused(model: nn.Module, says:
 
 
 def test_statistics_that_were_never_updated_are_no_data() -> None:
-    with pytest.raises(BnprobeError, match=r"never updated.*Train it, or load a checkpoint"):
+    with pytest.raises(BnprobeError, match=r"in 1 batch norm, .*Train it, or load a checkpoint"):
         bnprobe.synthesize(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), shape=(3, 8, 8))
 
 
