@@ -19,12 +19,17 @@ from bnprobe.checkpoints.predictions import Candidate, Predictions, correlation,
 from bnprobe.checkpoints.producers import Filters, order_of, together
 from bnprobe.recording.terms import MISFIT, TORCH_EPS
 from bnprobe.stats.moments import Array
-from bnprobe.weights import State
+from bnprobe.weights import State, Tensor
 
 LIKE_ANOTHER = 0.9
 """Correlation from which the running means of another norm are taken for those of this one: of sixteen channels that have
 nothing to do with each other, one pair in a million has as much."""
 
+POORLY = 0.7
+"""Correlation below which other layouts of the weights are tried: of the norms of healthy networks few have less."""
+
+FEWEST_OF_A_LAYOUT = 16
+"""Channels from which a layout can be told by their means."""
 
 ASIDE = re.compile(r"downsample|shortcut|skip|residual|identity", re.IGNORECASE)
 """Modules that take what a block takes, and stand after its norms."""
@@ -33,18 +38,30 @@ ASIDE = re.compile(r"downsample|shortcut|skip|residual|identity", re.IGNORECASE)
 class Fit(NamedTuple):
     """Correlations over channels of running and implied means, NaN where nothing is known: `means` as stored, `unfolded`
     with the norm taken out of the weights, `negated` the means with the opposite sign; and the norm whose running means fit
-    where those of this one do not, "" for none.
+    where those of this one do not, "" for none. `layout` is that of `LAYOUTS` in which these weights fit, where as they are
+    stored they do not, "" for none.
     """
 
     means: float
     unfolded: float
     negated: float
     like: str
+    layout: str = ""
+
+
+TRANSPOSED, RESHAPED = LAYOUTS = "transposed", "reshaped"
+"""Outputs and inputs exchanged; or numbers in the order (positions, inputs, outputs), as TensorFlow stores them, which were
+given the shape (outputs, inputs, positions) without being moved."""
 
 
 @np.errstate(invalid="ignore", over="ignore")
 def fit(
-    predictions: Predictions, i: int, alone: Filters, candidates: Sequence[Candidate], eps: float | None
+    predictions: Predictions,
+    i: int,
+    weight: Tensor,
+    alone: Filters,
+    candidates: Sequence[Candidate],
+    eps: float | None,
 ) -> Fit:
     """The fit of the i-th norm to the weights that feed it."""
     if not candidates:
@@ -56,7 +73,29 @@ def fit(
     scale = _divided_by(norm, TORCH_EPS if eps is None else eps)
     unfolded = _best(mean, [one.summed * scale for one in candidates])
     like = _like(predictions, i, alone, candidates) if means < MISFIT else ""
-    return Fit(means, unfolded, negated, like)
+    layout = _layout(mean, weight, alone, candidates) if means < POORLY else ""
+    return Fit(means, unfolded, negated, like, layout)
+
+
+def _layout(mean: Array, weight: Tensor, alone: Filters, candidates: Sequence[Candidate]) -> str:
+    """The layout in which the weights imply these running means well; empty where none does."""
+    best, found = LIKE_ANOTHER, ""
+    for layout, summed in _layouts(weight, alone):
+        r = _best(mean, [mixed(summed, one.handed_on) + (one.expected - one.summed) for one in candidates])
+        if r > best:
+            best, found = r, layout
+    return found
+
+
+def _layouts(weight: Tensor, alone: Filters) -> Iterator[tuple[str, Array]]:
+    """Sums of the filters over positions, (outputs, inputs), were the weights stored in each of the other layouts."""
+    n_outputs, n_inputs = alone.summed.shape
+    if n_outputs < FEWEST_OF_A_LAYOUT:
+        return
+    if n_outputs == n_inputs:
+        yield TRANSPOSED, alone.summed.T
+    if n_inputs > 1 or weight.dim > 2:
+        yield RESHAPED, weight.float64().reshape(-1, n_inputs, n_outputs).sum(axis=0).T
 
 
 def _best(mean: Array, expected: Sequence[Array]) -> float:

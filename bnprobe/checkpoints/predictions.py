@@ -46,9 +46,11 @@ class Prediction:
 
 
 class Candidate(NamedTuple):
-    """A norm that may feed some weights, and the means that they make of what it hands on: alone, and with their bias."""
+    """A norm that may feed some weights, the means of what it hands on, and those that the weights make of them: alone, and
+    with their bias."""
 
     source: Source
+    handed_on: Array
     summed: Array
     expected: Array
 
@@ -72,8 +74,11 @@ class Predictions:
         if norm.kind != "batch_norm" or weight.numel > LARGEST:
             return []
         added = bias_of(bias, norm.n_channels)
-        summed = ((source, mixed(alone.summed, mean)) for source, mean in self.sources(i, weight.shape))
-        return [Candidate(source, own, own + (0.0 if added is None else added)) for source, own in summed]
+        summed = ((source, mean, mixed(alone.summed, mean)) for source, mean in self.sources(i, weight.shape))
+        return [
+            Candidate(source, mean, own, own + (0.0 if added is None else added))
+            for source, mean, own in summed
+        ]
 
     def of(
         self, i: int, weight: Tensor, bias: Tensor | None, candidates: Sequence[Candidate]

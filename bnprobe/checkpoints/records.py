@@ -129,7 +129,7 @@ def _neighbours(
     weight, bias, eps = state[f"{path}.weight"], state.get(f"{path}.bias"), config.eps(norm)
     ends = folded(alone, bias, norm, TORCH_EPS if eps is None else eps)
     candidates = predictions.candidates(i, weight, alone, bias)
-    fits = fit(predictions, i, alone, candidates, eps)
+    fits = fit(predictions, i, weight, alone, candidates, eps)
     fed = replace(
         nothing,
         producer=path,
@@ -138,6 +138,7 @@ def _neighbours(
         means_fit_unfolded=fits.unfolded,
         means_fit_negated=fits.negated,
         fits_like=fits.like,
+        fits_layout=fits.layout,
     )
     guess = predictions.of(i, weight, bias, candidates)
     if guess is None:

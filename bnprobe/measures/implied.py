@@ -131,6 +131,11 @@ COLUMNS = (
         table="layers",
     ),
     Column(
+        "fits_layout",
+        "Whether the weights before would imply the running means once transposed, or reshaped and transposed; else empty.",
+        table="layers",
+    ),
+    Column(
         "directly_fed",
         "Whether nothing stands between the previous norm and the weights before this one in a file: 1 for yes.",
         unit="0 or 1",
@@ -250,5 +255,6 @@ def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[
         "means_fit_unfolded": around.means_fit_unfolded,
         "means_fit_negated": around.means_fit_negated,
         "fits_like": around.fits_like,
+        "fits_layout": around.fits_layout,
         "directly_fed": int(around.directly_fed),
     }

@@ -136,7 +136,8 @@ class Neighbours:
     read. `means_fit` is the correlation over channels of the running means with those that the norms and weights before
     imply, `means_fit_unfolded` the same with this norm taken out of these weights, `means_fit_negated` the same of
     minus the running means, `fits_like` the norm whose running means
-    fit where those of this one do not ("" for none), and `directly_fed` says that nothing stands between the previous norm
+    fit where those of this one do not ("" for none), `fits_layout` the layout in which these weights fit where as they are
+    stored they do not ("" for none), and `directly_fed` says that nothing stands between the previous norm
     and these weights in the order of the file (see `checkpoints.fits`); NaN where no file was read.
     """
 
@@ -172,6 +173,7 @@ class Neighbours:
     means_fit_unfolded: float = float("nan")
     means_fit_negated: float = float("nan")
     fits_like: str = ""
+    fits_layout: str = ""
     directly_fed: bool = False
 
     def __repr__(self) -> str:

@@ -9,11 +9,20 @@ import pandas as pd
 from bnprobe.recording.names import said
 from bnprobe.recording.terms import MISFIT
 from bnprobe.rules.by_hand import ANOTHER_FILE
+from bnprobe.rules.remedies import path
 from bnprobe.rules.rule import Evidence, Finding, Rule
-from bnprobe.rules.wording import count
+from bnprobe.rules.swapped import AFFINE, STATISTICS, swapped_norms
+from bnprobe.rules.wording import count, first_few
 
 FEWEST_NORMS = 6
 """Norms with a known fit, without which a network does not show how well its means follow."""
+
+FEWEST_OTHERS, WELL = 2, 0.95
+"""Fewer show it where all others, so many at least, follow so well; one that follows by less than `FITS` stands out then."""
+
+FEWEST_OF_ALL, NONE_WELL = 3, 0.8
+"""Norms that say together that none of them follows the weights before it, where the best one follows by less than this: in
+small networks with sin, tanh or sign in place of ReLU the best one has .9 and more."""
 
 FITS = 0.55
 """Correlation that most norms must have: what a file does not show of its blocks makes it less in all of them."""
@@ -35,10 +44,20 @@ MOST_NAMED = 4
 def misfits(evidence: Evidence) -> Iterator[Finding]:
     """Norms whose running means do not follow the weights before them, while those of all others do."""
     known = known_fits(evidence)
-    others = known[known["means_fit"] >= FITS]
-    if len(known) < FEWEST_NORMS or len(others) < MOST * len(known):
+    others, in_layouts = known[known["means_fit"] >= FITS], known[known["fits_layout"] != ""]
+    if len(in_layouts):
+        yield from _in_other_layouts(in_layouts, len(known))
         return
-    found = known[known["means_fit"] < MISFIT]
+    exchanged_vectors = any(swapped_norms(evidence, AFFINE)) or any(swapped_norms(evidence, STATISTICS))
+    if _none_follows(known) and not exchanged_vectors:
+        yield _all_at_once(known)
+        return
+    well = len(others) >= FEWEST_OTHERS and bool((others["means_fit"] >= WELL).all())
+    enough = len(known) >= FEWEST_NORMS and len(others) >= MOST * len(known)
+    if not (enough or well):
+        return
+    limit = FITS if well else MISFIT
+    found = known[known["means_fit"] < limit]
     of_others = f"{others['means_fit'].min():.2f} and more at {count(len(others), 'other norm')}"
     exchanged = found[found["fits_like"] != ""]
     if len(exchanged):
@@ -64,11 +83,67 @@ def misfits(evidence: Evidence) -> Iterator[Finding]:
             row["layer"],
             "The running statistics of this norm are not those of the weights before it.",
             f"its running means correlate by {row['means_fit']:.2f} over channels with what the previous norm and the "
-            f"weights between imply (threshold {MISFIT:g}); {of_others}.",
+            f"weights between imply (threshold {limit:g}); {of_others}.",
             "Look for channels that were put into another order (pruning, a converter) in the norm alone or the weights "
             "alone, and for weights that were initialized again or replaced. If both are meant to be so, re-estimate the "
             "statistics with bnprobe recalibrate.",
         )
+
+
+def _in_other_layouts(found: pd.DataFrame, n_known: int) -> Iterator[Finding]:
+    """Norms whose means follow the weights before them once these are put into another layout."""
+    for layout, rows in found.groupby("fits_layout"):
+        does, undo = _LAYOUTS[str(layout)]
+        producers = [path(str(feeder)) for feeder in rows["feeder"]]
+        yield Finding(
+            "critical",
+            str(rows.iloc[0]["layer"]) if len(rows) == 1 else "",
+            f"The weights before {count(len(rows), 'norm')} {does}.",
+            f"put right, they imply the running means of {first_few([said(layer) for layer in rows['layer']])} in their "
+            f"pattern over channels; as they are stored the correlation is {rows['means_fit'].median():.2f} "
+            f"({len(rows)} of {count(n_known, 'norm')} with a known fit).",
+            "Correct the converter for every layer of this kind: shapes agree, so that nothing fails on loading. In the "
+            f"model: `for m in map(model.get_submodule, {producers}): w = m.weight.data; m.weight.data = {undo}`.",
+        )
+
+
+_LAYOUTS = {
+    "transposed": (
+        "are transposed: outputs and inputs are exchanged",
+        "w.transpose(0, 1).contiguous()",
+    ),
+    "reshaped": (
+        "were reshaped where they had to be transposed",
+        "w.reshape(*w.shape[2:], w.shape[1], w.shape[0]).movedim((-1, -2), (0, 1)).contiguous()",
+    ),
+}
+"""What became of weights, and how it is undone: numbers in the order (positions, inputs, outputs) go to torch's."""
+
+
+def _none_follows(known: pd.DataFrame) -> bool:
+    """Whether the means of no norm follow the weights before it, of those whose weights take the previous norm's output;
+    neither negated, nor with the norm taken out of the weights, of which other rules speak."""
+    direct = known[known["directly_fed"] == 1]
+    fits = direct["means_fit"]
+    if len(fits) < FEWEST_OF_ALL or not fits.median() < MISFIT:
+        return False
+    ways = direct[["means_fit", "means_fit_unfolded", "means_fit_negated"]]
+    return not bool((ways >= NONE_WELL).any(axis=None))
+
+
+def _all_at_once(known: pd.DataFrame) -> Finding:
+    fits = known.loc[known["directly_fed"] == 1, "means_fit"]
+    return Finding(
+        "warning",
+        "",
+        "The running statistics of the norms are not those of the weights before them.",
+        f"running means correlate by {fits.median():.2f} over channels with what the previous norm and the weights between "
+        f"imply, typically of {count(len(fits), 'norm')}, and by {fits.max():.2f} at best (threshold {NONE_WELL:g}); in "
+        "networks as they were trained it is 0.9 and more somewhere.",
+        "Look for a converter that puts channels or kernels into another order in the norms alone or the weights alone, and "
+        "for weights that were initialized again. Do not re-estimate the statistics before that is known: γ and β are in "
+        "the same order.",
+    )
 
 
 def kept(evidence: Evidence) -> Iterator[Finding]:
@@ -102,8 +177,8 @@ RULES = (
         "statistics-misplaced",
         "Are the running statistics of a file those of the weights before them?",
         "Nagel et al. 2019, arXiv:1906.04721, section 4.2",
-        f"a correlation over channels of running and implied means of at least {MISFIT:g}, or one below {FITS:g} in a fifth "
-        "of the norms",
+        f"a correlation over channels of running and implied means of at least {MISFIT:g}, also where weights would fit "
+        f"transposed or reshaped, or one below {FITS:g} in a fifth of the norms",
         misfits,
         by_hand=ANOTHER_FILE,
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -122,6 +123,66 @@ def test_channels_in_another_order_than_the_weights(state: State, path: str) -> 
     order = torch.randperm(len(state[f"{path}.bias"]), generator=torch.Generator().manual_seed(1))
     spoilt = state | {f"{path}.{vector}": state[f"{path}.{vector}"][order] for vector in VECTORS}
     assert found(spoilt) == [("warning", "statistics-misplaced", path)]
+
+
+def as_tensorflow_keeps_it(weight: Tensor) -> Tensor:
+    """The numbers of a kernel (H, W, inputs, outputs) in the shape (outputs, inputs, H, W)."""
+    kept = torch.empty(*weight.shape[2:], weight.shape[1], weight.shape[0])
+    for at in np.ndindex(*weight.shape):
+        kept[(*at[2:], at[1], at[0])] = weight[at]
+    return kept.reshape(weight.shape)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "paths", "says"),
+    [
+        (lambda w: w.transpose(0, 1).contiguous(), ["6"], "are transposed"),
+        (lambda w: w.transpose(0, 1).contiguous(), ["6", "12", "18", "24", "30"], "are transposed"),
+        (as_tensorflow_keeps_it, ["6"], "were reshaped where they had to be transposed"),
+        (as_tensorflow_keeps_it, ["9", "12", "33"], "were reshaped where they had to be transposed"),
+    ],
+    ids=["one transposed", "all square ones transposed", "one reshaped", "several reshaped"],
+)
+def test_weights_in_the_layout_of_another_framework(
+    net: nn.Sequential, state: State, spoil: Callable[[Tensor], Tensor], paths: list[str], says: str
+) -> None:
+    """Fails if kernels whose shapes agree pass, other norms are named, or the advice does not put every number back."""
+    spoilt = state | {f"{path}.weight": spoil(state[f"{path}.weight"]) for path in paths}
+    norms = [str(int(path) + 1) for path in paths]
+    layers = bnprobe.check(spoilt).layers.set_index("layer")
+    assert [layer for layer in layers.index if layers.loc[layer, "fits_layout"]] == norms
+    ((_, row),) = bnprobe.check(spoilt).findings.iterrows()
+    assert (row["severity"], row["rule"]) == ("critical", "statistics-misplaced")
+    assert says in row["says"]
+    assert row["layer"] == (norms[0] if len(norms) == 1 else "")
+    model = copy.deepcopy(net)
+    model.load_state_dict(spoilt)
+    exec(row["do"].split("`")[1], {"model": model})
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, state[name], rtol=0, atol=0)
+
+
+def test_a_bias_stays_in_its_place_where_weights_are_transposed(state: State) -> None:
+    """Fails if a layout is judged by means without the bias, which is half of them here."""
+    bias = torch.linspace(-0.5, 0.5, 48)[torch.randperm(48, generator=torch.Generator().manual_seed(2))]
+    spoilt = state | {
+        "6.weight": state["6.weight"].transpose(0, 1).contiguous(),
+        "6.bias": bias,
+        "7.running_mean": state["7.running_mean"] + bias,
+    }
+    layers = bnprobe.check(spoilt).layers.set_index("layer")
+    assert layers.loc["7", "fits_layout"] == "transposed"
+
+
+def test_every_channel_of_the_norms_in_another_order(state: State) -> None:
+    """Fails if a file passes in which no norm fits, because none does against which one could be judged."""
+    spoilt = dict(state)
+    for path in NORMS:
+        order = torch.randperm(len(state[f"{path}.bias"]), generator=torch.Generator().manual_seed(1))
+        spoilt |= {f"{path}.{vector}": state[f"{path}.{vector}"][order] for vector in VECTORS}
+    assert found(spoilt) == [("warning", "statistics-misplaced", "")]
+    negated = {name: -t if name.endswith("running_mean") else t for name, t in state.items()}
+    assert found(negated) == []
 
 
 def test_weights_that_the_file_shows_between_are_asked_for_nothing(state: State) -> None:

@@ -12,7 +12,14 @@ from bnprobe.measures import implied, tables
 from bnprobe.recording.neighbours import Implied, Neighbours
 from measures.sites import recording, site, some_rows
 
-OF_FILES = ("means_fit", "means_fit_unfolded", "means_fit_negated", "fits_like", "directly_fed")
+OF_FILES = (
+    "means_fit",
+    "means_fit_unfolded",
+    "means_fit_negated",
+    "fits_like",
+    "fits_layout",
+    "directly_fed",
+)
 """Columns that `checkpoints.fits` works out."""
 
 
@@ -130,7 +137,7 @@ def test_what_is_not_known_is_nan(changes):
     found = tables(recording(a_site(**changes)))
     for column in implied.COLUMNS:
         table = found.layers if column.table == "layers" else found.channels
-        if column.name in ("fits_like", "directly_fed"):
+        if column.name in ("fits_like", "fits_layout", "directly_fed"):
             assert not table[column.name].any(), column.name
         else:
             assert table[column.name].isna().all(), column.name

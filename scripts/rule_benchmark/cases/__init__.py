@@ -21,6 +21,7 @@ from scripts.rule_benchmark.cases import (
     second_round_live,
     several_uses,
     sixth_round,
+    sixth_round_files,
     statistics,
     third_round_live,
     threads,
@@ -49,6 +50,7 @@ CASES: tuple[Case, ...] = (
     *fourth_round_inputs.CASES,
     *fifth_round.CASES,
     *sixth_round.CASES,
+    *sixth_round_files.CASES,
     *fourth_round_weights.CASES,
     *correct.CASES,
 )
