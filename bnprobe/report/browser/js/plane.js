@@ -30,10 +30,10 @@ function planeSpec(store) {
         labels: { x: "γ", y: "β" },
         colour: paints ? (c) => css(paints, columns.fires[c], "#888888") : null,
         note: [
-          known ? "Color: measured share of positive outputs, dark 0 to bright 1" : "",
           "Rays: the share that γ and β predict, Φ(β/|γ|)",
           activationOf(layer)?.low === 0 ? `Red: the ${written(activationOf(layer).name)} turns all outputs to 0` : "",
         ].filter(Boolean).join(". "),
+        key: known ? "Color: measured share of positive outputs, dark 0 to bright 1" : "",
         words: (c) => [
           `channel ${c}`,
           `γ ${number(gamma[c])}, β ${number(beta[c])}`,
@@ -92,7 +92,8 @@ function movedSpec(state) {
         format: { yTicks: logTicks(low, high, 6) },
         hollow: q ? (c) => !(q[c] < 0.01) : null,
         bars: se ? (c) => [1.96 * se[c], 1.96 * (scaleSe?.[c] || 0)] : null,
-        note: `Gray box: too small to matter (0.2 σ, 10%)${q ? ". Filled: shift of the mean beyond sampling error (false discovery rate 1%). Crosses: 95% confidence intervals over samples" : ""}`,
+        note: "Gray box: too small to matter (0.2 σ, 10%)",
+        key: q ? "Filled: shift of the mean beyond sampling error (false discovery rate 1%). Crosses: 95% confidence intervals over samples" : "",
         words: (c) => [
           `channel ${c}`,
           `shift ${number(shift[c])}${se ? ` ± ${number(1.96 * se[c], 2)}` : ""} running σ`,

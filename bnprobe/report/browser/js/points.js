@@ -35,6 +35,7 @@ function hexagons(places, radius) {
  *   under(g, x, y, width, height)   what lies below the points
  *   bars(c)       half lengths [dx, dy] of a confidence cross, or null
  *   note          a sentence below
+ *   key           what the look of a single point says, where there are no hexagons
  *   format        of the ticks, see drawAxes
  */
 function newScatter(store, state, tip, open, spec) {
@@ -84,8 +85,9 @@ function newScatter(store, state, tip, open, spec) {
     if (counted) paintHexagons(context, places);
     paint(context, counted ? places.filter((p) => p.c === state.channel || state.picked?.[layer.start + p.c]) : places, layer, x, y, [width, height]);
     paintOthers(context, x, y, width, height);
-    const notes = [made.note, counted ? "Hexagons: the darker, the more channels" : "", outside ? `${count(outside, "channel")} beyond the frame` : ""];
-    plot.note.textContent = notes.filter(Boolean).join("; ");
+    const key = counted ? "Hexagons: the stronger the color, the more channels" : made.key;
+    const notes = [made.note, key, outside ? `${count(outside, "channel")} beyond the frame` : ""];
+    plot.note.textContent = notes.filter(Boolean).join(". ");
     brush(inner, places, made, layer, width, height);
   }
 

@@ -97,6 +97,7 @@ function newRidges(store, state, tip, open) {
   }
 
   function drawBefore(layer, columns) {
+    before.margin.left = 56 + 7 * d3.max(shown, (c) => String(c).length); // room for the longest "channel 4095"
     const { context, inner, width, height } = before.size();
     const x = d3.scaleLinear().domain([-5, 5]).range([0, width]);
     const rows = curves.map((curve, i) => {
