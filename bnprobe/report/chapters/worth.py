@@ -7,7 +7,7 @@ import pandas as pd
 
 from bnprobe.report.figures.worth_by_depth import BECOMES, NAMES, picture
 from bnprobe.report.numbers import count, number, share, shorten
-from bnprobe.report.page.blocks import Cell, Facts, Figure, Headline, Page, Prose, Section, Table
+from bnprobe.report.page.blocks import Block, Cell, Facts, Figure, Headline, Page, Prose, Section, Table
 from bnprobe.report.study_table import StudyTable
 from bnprobe.version import __version__
 
@@ -20,7 +20,7 @@ MOST_ROWS = 400
 def chapter(study: StudyTable) -> Section:
     """The answer, the picture by depth, what stages and the network lose, and the whole table, folded."""
     words = Prose((sentence(study), *_whole(study)))
-    blocks = (words, *_figure(study), _together(study), Facts(_how(study)))
+    blocks: tuple[Block, ...] = (words, *_figure(study), _together(study), Facts(_how(study)))
     return Section("worth", TITLE, blocks, parts=(_every(study),), short="Worth")
 
 
