@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from bnprobe.errors import BnprobeError
-from bnprobe.experiments.outputs import Metric, change, rest_loss, scores, token_loss
+from bnprobe.experiments.outputs import Metric, change, holds_nan, rest_loss, scores, token_loss
 from bnprobe.experiments.positions import next_tokens
 from bnprobe.experiments.prefix import Prefix
 from bnprobe.experiments.preview import Trial, compared, measured
@@ -83,6 +83,8 @@ class Measurements:
     before: list[Array] = field(default_factory=list)
     rest: list[Array] = field(default_factory=list)
     tallies: dict[Variant, Tally] = field(default_factory=dict)
+    n_nan: int = 0
+    """Samples for which the output of the unchanged model holds NaN."""
     stopped: str = ""
     """Why it ended before all was measured, in words."""
 
@@ -146,6 +148,7 @@ class Measuring:
             )
         found.metric = unchanged.metric
         found.before.append(unchanged.before)
+        found.n_nan += int(holds_nan(kept).sum())
         rest = self._rest(output, target)
         found.rest += [] if rest is None else [rest]
         if first:

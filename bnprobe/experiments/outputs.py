@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -13,6 +14,8 @@ from bnprobe.errors import BnprobeError, said
 from bnprobe.probe.tensors import first_tensor
 from bnprobe.recording.terms import LOSS
 from bnprobe.stats.moments import Array
+
+Flags = npt.NDArray[np.bool_]
 
 Metric = Callable[[Any, Any], Any]
 """From the output and the target of a batch to one number per sample, shape (N,); larger is better."""
@@ -57,6 +60,24 @@ def change(before: Any, after: Any, target: Any = None) -> Change:
     p, q = a.log_softmax(axis), b.log_softmax(axis)
     kl = (p.exp() * (p - q)).sum(axis).clamp_min(0)
     return Change(_array(_per_sample(same)), _array(_per_sample(kl)), _array(relative), _array(largest))
+
+
+def holds_nan(output: Any) -> Flags:
+    """Which samples of an output hold NaN, shape (N,): the largest of their scores is none."""
+    a = scores(output)
+    if a is None or not a.dim():
+        return np.zeros(0, dtype=np.bool_)
+    return (a.isnan().flatten(1).any(1) if a.dim() > 1 else a.isnan()).cpu().numpy()
+
+
+def said_of_nan(n: int, of: int, when: str) -> list[str]:
+    """A sentence where outputs of `n` samples hold NaN."""
+    if not n:
+        return []
+    return [
+        f"The outputs of {n:,} of {of:,} samples hold NaN {when}: their decisions mean nothing. Record the model: "
+        "bnprobe.report says in which norm that begins."
+    ]
 
 
 def correct(output: Any, target: Any) -> Array | None:

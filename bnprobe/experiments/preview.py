@@ -11,7 +11,7 @@ from torch import nn
 
 from bnprobe.errors import BnprobeError
 from bnprobe.experiments.effect import Effect
-from bnprobe.experiments.outputs import Change, Metric, change, correct, per_sample
+from bnprobe.experiments.outputs import Change, Metric, change, correct, holds_nan, per_sample, said_of_nan
 from bnprobe.experiments.put_back import RandomStates, in_eval_mode, put_back
 from bnprobe.experiments.run import Batches, Call, run
 from bnprobe.probe.batches import parts
@@ -52,6 +52,7 @@ def preview(
     demand_callable(metric)
     seen = Batches(model, batches, "trying")
     tried: list[Trial] = []
+    n_nan = 0
     with put_back(model) as afterwards, torch.no_grad():
         set_modes(model)
         try:
@@ -60,12 +61,13 @@ def preview(
                 state = RandomStates()
                 become("old")
                 first = run(model, batch, call)
-                before = measured(metric, first, target)
+                before, undecided = measured(metric, first, target), holds_nan(first)
                 state.restore()
                 become("new")
                 second = run(model, batch if feed is None else feed(batch), call)
                 after = measured(metric, second, target)
                 tried.append(compared(metric, before, after, change(first, second, target)))
+                n_nan += int((undecided | holds_nan(second)).sum())
         finally:
             become("old")
     names = {one.metric for one in tried}
@@ -75,6 +77,7 @@ def preview(
         )
     same = len(seen.samples.intersection(fitted))
     notes = [f"The model itself changed: {words}." for words in afterwards.changes]
+    notes += said_of_nan(n_nan, seen.n_samples, "before the change or after it")
     if same:
         notes.append(
             f"{same:,} of these {seen.n_samples:,} samples are among those the statistics were made from, so the effect is "

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.experiments.measure_variants import Measurements, Tally
+from bnprobe.experiments.outputs import said_of_nan
 from bnprobe.experiments.replacements import Variant
 from bnprobe.stats.bootstrap import paired_interval
 from bnprobe.stats.moments import Array
@@ -71,6 +72,7 @@ def notes(measured: Measurements, n_samples: int, changes: Sequence[str]) -> Ite
     done = sum(len(values) for values in measured.before)
     if measured.stopped:
         yield f"{measured.stopped.capitalize()} on sample {done:,} of {n_samples:,}: column n says how many each row is of."
+    yield from said_of_nan(measured.n_nan, done, "without any replacement")
     yield from (f"The model itself changed: {words}." for words in changes)
     yield (
         'The statistics of "data", and constant scales, are made from the samples on which they are tried, without labels.'

@@ -181,6 +181,14 @@ def test_a_study_of_some_layers_measures_the_same(tmp_path: object) -> None:
     np.testing.assert_array_equal(both["kl_x"], both["kl_y"])
 
 
+def test_outputs_of_nan_are_counted_in_a_note() -> None:
+    given = batches(2)
+    assert not any("NaN" in note for note in bnprobe.ablate(model_of(), given, vectors="bias").notes)
+    given[1][0][:3, 0] = float("nan")
+    notes = bnprobe.ablate(model_of(), given, vectors="bias").notes
+    assert notes[0].startswith("The outputs of 3 of 50 samples hold NaN without any replacement")
+
+
 def test_the_seed_draws_another_permutation() -> None:
     model = model_of()
     first, again, other = (

@@ -17,6 +17,7 @@ from bnprobe.experiments.outputs import (
     class_axis,
     correct,
     deciding,
+    holds_nan,
     n_classes,
     per_sample,
     rest_loss,
@@ -105,6 +106,14 @@ def test_an_output_of_nothing_is_infinitely_far_but_for_itself() -> None:
     assert change(nothing, nothing).relative.tolist() == [0, 0]
     assert (change(nothing, nothing + 1e-3).relative > 1e30).all()
     assert (change(A, A).kl >= 0).all()
+
+
+def test_samples_with_nan_are_found_and_banned_classes_are_not_among_them() -> None:
+    nan, inf = float("nan"), float("inf")
+    output = torch.tensor([[0.0, nan, 1.0], [0.0, -inf, 1.0], [inf, 0.0, 1.0], [nan, nan, nan]])
+    assert holds_nan({"logits": output}).tolist() == [True, False, False, True]
+    assert holds_nan(output[:, 1]).tolist() == [True, False, False, True]
+    assert holds_nan(output[:, None, :, None]).tolist() == [True, False, False, True]
 
 
 def test_wide_numbers_keep_their_digits() -> None:

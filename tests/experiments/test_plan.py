@@ -107,6 +107,16 @@ def test_the_samples_that_were_fitted_are_noticed() -> None:
     assert "Preview on other samples" in effect.notes[0]
 
 
+def test_outputs_of_nan_decide_nothing_and_that_is_said() -> None:
+    """NaN is the largest of its scores wherever it stands first, so all decisions "stay". Counted by hand: two samples."""
+    plan = bnprobe.recalibrate(model_of(), batches())
+    held_out = batches(2, seed=1)
+    assert plan.preview(held_out).notes == ()
+    held_out[0][0][[3, 7], 2] = float("nan")
+    (note,) = plan.preview(held_out).notes
+    assert note.startswith("The outputs of 2 of 50 samples hold NaN before the change or after it")
+
+
 def test_without_labels_the_agreement_is_measured() -> None:
     effect = bnprobe.recalibrate(model_of(), batches()).preview([x for x, _ in batches(seed=1)])
     assert effect.metric == "agreement with the model as it is"
