@@ -172,7 +172,7 @@ class Forward:
                 run.places.since = self.phase.begun.since(past.cache)
             if run.places.continues or not first.numel():
                 run.n_images = 0
-            if run.trace is not None and run.places.positions is not None:
+            if run.trace is not None and run.places.positions is not None and run.places.packing is None:
                 run.trace.look_for_order(*run.places.positions.shape)
             self._place_in_time(args, kwargs)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from bnprobe.errors import BadMask
 from bnprobe.norms import NormLayer
 from bnprobe.reductions import Packed, Valid
+from bnprobe.stats.moments import Array
 
 NAMED = re.compile(r"cu_?seq_?lens?(_[a-z]+)?$")
 """Names under which attention kernels and Hugging Face take the places where sequences begin."""
@@ -31,6 +32,17 @@ class Packing:
         self.n_samples = len(self._offsets) - 1
         self.n_valid, self.n_left_out = int(self._offsets[-1]), 0
         self._placed: dict[tuple[int, ...], Packed | None] = {}
+
+    @property
+    def sequence(self) -> Array:
+        """The number of the sequence of each token, shape (1, tokens)."""
+        return np.repeat(np.arange(self.n_samples, dtype=np.float64), np.diff(self._offsets))[None]
+
+    @property
+    def position(self) -> Array:
+        """Of each token in its sequence, shape (1, tokens)."""
+        first = np.repeat(self._offsets[:-1], np.diff(self._offsets))
+        return (np.arange(self.n_valid) - first).astype(np.float64)[None]
 
     def samples_of(self, first: Tensor, n_samples: int) -> int:
         """How many sequences a batch holds whose first tensor this is. Raises BadMask where it has not their tokens."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bnprobe.probe.masks import Kept, Mask
+from bnprobe.probe.packing import Packing
 from bnprobe.probe.tensors import first_tensor, is_transformed
 from bnprobe.stats.moments import Array
 from bnprobe.stats.tokens import N_BUCKETS
@@ -28,7 +29,8 @@ class Placed(NamedTuple):
     """The tokens of an input with N rows of P positions: the `bucket` (N * P,) of each position (N_BUCKETS where it is not
     known), and `names` (N * P, 3): sequence of the pass, position and id, -1 where not known.
 
-    `since` is how many sequences have begun since the first one of the pass did, that one included.
+    `since` is how many sequences have begun since the first one of the pass did, that one included. `in_a_row` says that
+    rows are no sequences: tokens lie one behind another.
     """
 
     bucket: Tensor
@@ -36,6 +38,7 @@ class Placed(NamedTuple):
     n_sequences: int
     continues: bool
     since: int
+    in_a_row: bool
 
 
 class Places:
@@ -43,13 +46,18 @@ class Places:
 
     `continues` says whether the sequences began in an earlier pass, and `since` how many have begun since then, their own
     included, where that is known. `rows` rows each are one sequence, as the beams of a prompt are. `images` are the
-    beginnings of the paths of layers that see images, and not these tokens.
+    beginnings of the paths of layers that see images, and not these tokens. `packing` says
+    where sequences begin that lie one behind another.
     """
 
     def __init__(
-        self, positions: Array | None = None, ids: Array | None = None, continues: bool = False
+        self,
+        positions: Array | None = None,
+        ids: Array | None = None,
+        continues: bool = False,
+        packing: Packing | None = None,
     ) -> None:
-        self.positions, self.ids, self.continues = positions, ids, continues
+        self.positions, self.ids, self.continues, self.packing = positions, ids, continues, packing
         self.since: int | None = None
         self.rows = 1
         self.images: tuple[str, ...] = ()
@@ -76,9 +84,14 @@ class Places:
         # 0, 1, 2-3, 4-7, ...: the number of binary digits
         bucket = np.minimum(np.frexp(positions.astype(np.float64))[1], N_BUCKETS - 1)
         bucket = np.where(positions < 0, N_BUCKETS, bucket).astype(np.int64)
-        rows = np.broadcast_to(np.arange(n)[:, None], unknown.shape)
+        rows: Array = np.broadcast_to(np.arange(n, dtype=np.float64)[:, None], unknown.shape)
         n_sequences = n
-        if not sizes and self.positions is not None and self.positions.size == n:
+        in_a_row = not sizes
+        if self.packing is not None:
+            sequence = self._spread(self.packing.sequence, places)
+            in_a_row, n_sequences = sequence is not None, self.packing.n_samples
+            rows = rows if sequence is None else sequence
+        elif not sizes and self.positions is not None and self.positions.size == n:
             n_sequences = len(self.positions)
             rows = rows // (n // n_sequences)
         if n_sequences % self.rows == 0:
@@ -86,13 +99,15 @@ class Places:
         names = np.stack([rows, positions, ids], axis=-1).reshape(-1, 3).astype(np.float64)
         there = (torch.from_numpy(bucket.reshape(-1)).to(device), torch.from_numpy(names).to(device))
         since = n_sequences if self.since is None else self.since
-        return Placed(*there, n_sequences, self.continues, since)
+        return Placed(*there, n_sequences, self.continues, since, in_a_row)
 
     def _spread(self, values: Array | None, places: tuple[int, ...]) -> Array | None:
-        """Values (N, T) over (N, T, heads), (N, heads, T) or (N * T,); None where it is not clear which dimension is T."""
+        """Values (N, T) over (N, T, heads), (N, heads, T), (N * T,) or (N * T, heads); None where it is not clear which
+        dimension is T."""
         n, *sizes = places
-        if values is not None and not sizes and values.size == n:
-            return values.reshape(n, 1)  # all tokens in a row, sequence by sequence
+        if values is not None and values.size == n and (not sizes or len(values) != n):
+            # all tokens in a row, sequence by sequence
+            return np.broadcast_to(values.reshape(n, 1), (n, int(np.prod(sizes, dtype=np.int64))))
         if values is None or len(values) != n:
             return None
         found = [dim for dim, size in enumerate(sizes) if size == values.shape[1]]
@@ -106,6 +121,8 @@ def places_of(
     args: Sequence[Any], kwargs: Mapping[str, Any], mask: Kept | None, sample_dim: int, past: Earlier
 ) -> Places:
     """The tokens of a pass with these arguments, and what went before."""
+    if isinstance(mask, Packing) and not is_transformed():
+        return _of_packed(args, kwargs, mask)
     tensor = tokens_in(args, kwargs)
     if tensor is None or tensor.is_meta or is_transformed():
         return Places()
@@ -121,6 +138,14 @@ def places_of(
         positions = np.full((n, t), -1)
     ids = _whole_numbers(tensor) if is_ids else None
     return Places(positions, ids, past.continues)
+
+
+def _of_packed(args: Sequence[Any], kwargs: Mapping[str, Any], packing: Packing) -> Places:
+    """The tokens of sequences that lie one behind another."""
+    given = kwargs.get("input_ids", first_tensor(args, kwargs))
+    is_ids = isinstance(given, Tensor) and not given.is_floating_point() and given.numel() == packing.n_valid
+    ids = _whole_numbers(given).reshape(1, -1) if is_ids and not given.is_meta else None
+    return Places(packing.position, ids, packing=packing)
 
 
 def tokens_in(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,13 @@ class Packed(Valid):
         n, self._offsets, self._as_samples, self._per_token = int(offsets[-1]), offsets, as_samples, per_token
         shape = (n, per_token) if as_samples else (1, n * per_token)
         super().__init__(np.ones(shape, dtype=np.bool_))
+        spans = [slice(int(a), int(b)) for a, b in pairwise(offsets) if b > a]
+        self.parts = [
+            (span, slice(0, per_token))
+            if as_samples
+            else (slice(0, 1), slice(span.start * per_token, span.stop * per_token))
+            for span in spans
+        ]
 
     @property
     def n_samples(self) -> int:
@@ -73,15 +81,12 @@ class Packed(Valid):
 
     def cut(self, x: Tensor, share: Share) -> Iterator[tuple[Index, Tensor, Share]]:
         """Each sequence, (1, C, its positions); a view of the common layouts."""
-        first, n = share.first, self._per_token
-        for i in np.flatnonzero(np.diff(self._offsets)).tolist():
-            start, end = int(self._offsets[i]), int(self._offsets[i + 1])
+        sequences = np.flatnonzero(np.diff(self._offsets)).tolist()
+        for first, (i, (rows, positions)) in enumerate(zip(sequences, self.parts, strict=True), share.first):
+            part = _taken(_taken(x, 0, rows), 2, positions)
             if self._as_samples:
-                part = x[start:end].permute(1, 0, 2).reshape(1, x.shape[1], -1)
-            else:
-                part = x[:, :, start * n : end * n]
+                part = part.permute(1, 0, 2).reshape(1, x.shape[1], -1)
             yield slice(i, i + 1), part, Share(share.every, first)
-            first += 1
 
 
 def _index(places: npt.NDArray[np.int64]) -> Index:
@@ -106,7 +111,7 @@ def read_valid(x: Tensor, valid: Valid | None, request: ReadRequest) -> Reading:
         if new.rows is not None:
             for name, known in rows.items():
                 known[samples] = getattr(new.rows, name)
-        if new.tokens is not None and not isinstance(valid, Packed):
+        if new.tokens is not None:
             tokens = _with_part(tokens, new.tokens, x, *valid.parts[i])
         total = _both(total, new)
     if total is None:  # a tensor without samples
@@ -118,13 +123,16 @@ def read_valid(x: Tensor, valid: Valid | None, request: ReadRequest) -> Reading:
 
 
 def _with_part(total: Tokens | None, new: Tokens, x: Tensor, samples: Index, positions: Index) -> Tokens:
-    """The positions of some samples put in their places; NaN in those that nobody has put there."""
+    """The positions of some rows put in their places; NaN in those that nobody has put there."""
     n, c, p = x.shape
     if total is None:
         nothing = new.mean.new_full((2, n, p), torch.nan)
         total = Tokens(nothing[0], nothing[1], new.sums.new_zeros((2, c)))
     there = torch.arange(n)[samples][:, None], torch.arange(p)[positions]
-    total.mean[there], total.log_square[there] = new.mean, new.log_square
+    size = total.mean[
+        there
+    ].shape  # the tokens of a packed sequence may be positions of one row, and samples of x
+    total.mean[there], total.log_square[there] = new.mean.reshape(size), new.log_square.reshape(size)
     return total._replace(sums=total.sums + new.sums)
 
 

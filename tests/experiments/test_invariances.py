@@ -127,6 +127,33 @@ def test_a_model_that_sees_both_sides_has_no_finding() -> None:
     assert "sees both sides" in tried.answer
 
 
+class Encoder(nn.Module):
+    """torch's own, whose layers are given a mask of booleans, or nested tensors."""
+
+    def __init__(self, nested: bool) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.embed = nn.Embedding(20, 16)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=nested)
+        self.places = nn.Parameter(torch.randn(64, 16))
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
+        x = self.embed(input_ids) + self.places[: input_ids.shape[1]]
+        return self.encoder(x, src_key_padding_mask=attention_mask == 0)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.parametrize("nested", [False, True])
+def test_masks_and_nested_tensors_among_what_layers_are_given(nested: bool) -> None:
+    """Fails if what has no absolute value, or no shape, is asked for it where a probe does not hold."""
+    mask = torch.ones(3, 7, dtype=torch.long)
+    mask[1, 4:] = 0
+    batch = {"input_ids": torch.randint(0, 20, (3, 7)), "attention_mask": mask}
+    table = bnprobe.invariances(Encoder(nested).eval(), [batch], probes="padding").table
+    assert table.loc[0, "holds"] is False
+    assert not table.loc[0, "meant"]
+
+
 def test_a_mask_that_is_not_used_moves_outputs() -> None:
     """Fails if left padding is never tried, or without the positions that tokens had."""
 

@@ -96,6 +96,59 @@ def test_packed_sequences_are_recorded_as_if_alone(name, batch, x):
         assert_alike(getattr(found.gradient, part), getattr(wanted.gradient, part), 1e-7)
 
 
+@pytest.mark.parametrize("batch", [False, True], ids=["tokens", "one row of tokens"])
+@pytest.mark.parametrize("name", ["layer norm", "rms norm", "norm of heads"])
+def test_tokens_are_those_of_a_padded_batch(name, batch, x):
+    """Fails if tokens of packed sequences are not measured, or have positions and numbers of other sequences."""
+    model = model_of(name)
+    padded = torch.nn.utils.rnn.pad_sequence(x.split(LENGTHS), batch_first=True)
+    counts = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
+    with bnprobe.attach(model) as probe:
+        for _ in range(2):
+            with probe.mask(counts):
+                model(padded)
+    (wanted,) = probe.recording.layers
+    (found,) = together(model, x[None] if batch else x, OFFSETS).layers
+    assert found.tokens.n_sequences == 2 * len(LENGTHS)
+    assert found.tokens.n_tokens == 2 * T * (model.heads or 1)
+    for part in ("n", "log_sum", "log_square", "scales", "z_sum", "z_square", "mean_share", "n_sequences"):
+        np.testing.assert_allclose(getattr(found.tokens, part), getattr(wanted.tokens, part), rtol=1e-9)
+    # each is there twice, and heads of one token may be equally loud
+    for column in (0, 1, 2, 4, 5):
+        few, all_of_them = found.tokens.loudest[:6, column], wanted.tokens.loudest[:6, column]
+        np.testing.assert_allclose(np.sort(few), np.sort(all_of_them), rtol=1e-9)
+    # 16 tokens in a row, or their heads: pairs of other sequences and other positions
+    sequence = np.repeat(np.arange(len(LENGTHS)), LENGTHS)
+    position = np.concatenate([np.arange(n) for n in LENGTHS])
+    if model.heads:
+        sequence, position = np.repeat(sequence, model.heads), np.repeat(position, model.heads)
+    apart = (sequence[:, None] != sequence) & (position[:, None] != position)
+    assert found.tokens.pairs[0] == 2 * apart.sum() / 2
+
+
+def test_ids_of_packed_tokens_are_known():
+    """Fails if ids in one row, or in none, are not those of their tokens."""
+
+    class Ids(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.norm = nn.Embedding(20, C), nn.LayerNorm(C)
+            nn.init.normal_(self.embed.weight)
+            nn.init.constant_(self.embed.weight[17, ::2].detach(), 100.0)
+
+        def forward(self, input_ids: Tensor, cu_seqlens: Any = None) -> Tensor:
+            return self.norm(self.embed(input_ids))
+
+    ids = torch.arange(T)
+    ids[9] = 17
+    for given in (ids, ids[None]):
+        model = Ids()
+        with bnprobe.attach(model, mask="cu_seqlens") as probe:
+            model(given, cu_seqlens=OFFSETS)
+        tokens = probe.recording.layers[0].tokens
+        assert tokens.loudest[0, 1:4].tolist() == [3, 1, 17]
+
+
 def test_spread_between_sequences_is_against_numpy(x):
     """Fails if the spread of samples is that of tokens."""
     recording = together(model_of("rms norm"), x, np.array(OFFSETS))

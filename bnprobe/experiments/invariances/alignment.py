@@ -103,6 +103,8 @@ def distance(a: Tensor, b: Tensor) -> float:
 
 def size(a: Tensor) -> float:
     """The largest finite number, without its sign."""
-    values = a.detach().abs()
+    values = a.detach()
+    # torch has no absolute value of booleans, as masks are
+    values = (values.to(torch.float64) if values.dtype == torch.bool else values).abs()
     values = values[values.isfinite()] if values.is_floating_point() else values
     return float(values.max()) if values.numel() else 0.0

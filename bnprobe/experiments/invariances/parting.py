@@ -110,7 +110,10 @@ class _Watch:
         """Keep the tensors, or say of each whether it parts; None where its layout is not known, or it was not kept."""
         nth = self._n_calls.get((path, what), 0)
         self._n_calls[path, what] = nth + 1
-        named = {str(name): list(tensors_in(value)) for name, value in values.items()}
+        # nested tensors have no shape to compare
+        named = {
+            str(name): [t for t in tensors_in(value) if not t.is_nested] for name, value in values.items()
+        }
         if not self._comparing:
             self._n_bytes += sum(t.nbytes for tensors in named.values() for t in tensors)
             if self._n_bytes <= LIMIT_MB * 2**20:

@@ -149,8 +149,8 @@ class TokenTotals:
         whole = torch.isfinite(z).all(dim=1)
         z = torch.where(whole[:, None], z, 0.0)
         sequence, position = call.sequence, call.position
-        if len(call.places) == 1:  # all tokens in a row
-            sequence, position = placed.names[call.sequence, :2].T
+        if placed.in_a_row:
+            sequence, position = placed.names[sequence * call.seen.mean.shape[1] + position, :2].T
         apart = (_differ(position) & whole[:, None] & whole).triu()
         self._few[1:3] += _squares(z @ z.T, apart & _differ(sequence))
         h = len(z) // 2
