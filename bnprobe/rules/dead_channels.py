@@ -19,6 +19,7 @@ from bnprobe.rules.remedies import (
     recalibration,
 )
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity
+from bnprobe.rules.swapped import scaled_by_beta
 from bnprobe.rules.thresholds import DEFAULT, Limits
 from bnprobe.rules.wording import activation, eps_of, out_of, some
 
@@ -29,10 +30,12 @@ RELUS = ("relu", "relu6")
 def dead(evidence: Evidence) -> Iterator[Finding]:
     """Batch norm channels whose output cannot become positive, before a ReLU or what may be one."""
     limits = evidence.limits
-    k = limits.dead_sigmas
+    k, exchanged = limits.dead_sigmas, scaled_by_beta(evidence)
     for row, channels in evidence.sites_with(_reach(evidence.channels, k) < limits.dead_reach):
         known = row["follows"] in RELUS
         if row["kind"] != "batch_norm" or not (known or row["follows"] == "unknown") or _all_zero(channels):
+            continue
+        if row["layer"] in exchanged:
             continue
         found = channels[["channel", "gamma", "beta"]][
             (_reach(channels, k) < limits.dead_reach) & ~(channels["fires"] > 0)

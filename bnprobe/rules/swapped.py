@@ -113,6 +113,11 @@ def swapped_norms(evidence: Evidence, pair: Pair) -> list[tuple[str, Array]]:
     return found if both and len(found) >= MOST * known else []
 
 
+def scaled_by_beta(evidence: Evidence) -> set[str]:
+    """The norms whose γ is their β: no advice on channels of a small γ holds for them."""
+    return {layer for layer, _ in swapped_norms(evidence, AFFINE)}
+
+
 def _larger_and_alike(ones: Array, others: Array) -> bool:
     """Whether positive values are alike relative to their mean, and larger than the others."""
     return bool(ones.std() <= SPREAD * ones.mean() and np.median(np.abs(others)) < np.median(ones))

@@ -11,6 +11,7 @@ from bnprobe.recording.names import said
 from bnprobe.rules.edits import CleanInputs, InFloat32, Reinitialize, remedy
 from bnprobe.rules.remedies import REINITIALIZE, made_new, made_new_edit
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity, unsound
+from bnprobe.rules.swapped import scaled_by_beta
 from bnprobe.rules.thresholds import DEFAULT
 from bnprobe.rules.wording import count, first_few, out_of, some
 
@@ -123,8 +124,10 @@ def _not_finite_in(vector: pd.Series, name: str, learns: str) -> pd.Series:
 
 def constant(evidence: Evidence) -> Iterator[Finding]:
     """Channels whose learned scale is next to nothing."""
-    limit = evidence.limits.constant_gamma
+    limit, exchanged = evidence.limits.constant_gamma, scaled_by_beta(evidence)
     for row, channels in evidence.sites_with(evidence.channels["gamma"].abs() < limit):
+        if row["layer"] in exchanged:
+            continue
         flat = channels[["channel", "gamma", "filter_norm"]][channels["gamma"].abs() < limit]
         whole = len(flat) == len(channels)
         # of a whole branch the rule about branches speaks; of a norm over features the next weights make up for a small γ

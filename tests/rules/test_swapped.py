@@ -51,6 +51,27 @@ def test_vectors_in_each_others_place(pair, says):
     assert says in row.says
 
 
+@pytest.mark.parametrize(
+    ("rule", "gamma", "beta"), [("channels-constant", 0.001, 0.8), ("channels-dead", 1e-6, 1e-5)]
+)
+def test_gains_that_are_shifts_are_not_reinitialized(rule: str, gamma: float, beta: float):
+    """Fails if channels are to be reinitialized, or removed, because the β that stands for their γ is near 0."""
+
+    def found_in_a_file(*names: str) -> set[str]:
+        """Rules that speak of three norms with these names of γ and β, whose first channel reads so."""
+        state: dict[str, torch.Tensor] = {}
+        for i in range(3):
+            columns = zip((*names, "running_mean", "running_var"), vectors(i).values(), strict=True)
+            state |= {f"{i}.{name}": torch.from_numpy(values) for name, values in columns}
+            state[f"{i}.weight"][0], state[f"{i}.bias"][0] = gamma, beta
+        return set(bnprobe.check(state).findings["rule"])
+
+    assert rule in found_in_a_file("weight", "bias")
+    found = found_in_a_file("bias", "weight")
+    assert SWAPPED in found
+    assert rule not in found
+
+
 def test_trained_norms_are_in_their_places():
     """Fails if γ of a few negative channels, or β that is mostly positive, is enough."""
     assert fired(SWAPPED, *(norm(name, i) for i, name in enumerate("abc"))).empty
