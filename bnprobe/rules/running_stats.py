@@ -31,6 +31,7 @@ from bnprobe.rules.rule import (
     while_training,
 )
 from bnprobe.rules.slight_shifts import slightly
+from bnprobe.rules.standardized import ADVICE, each_by_itself
 from bnprobe.rules.structure import calls_differ
 from bnprobe.rules.swapped import STATISTICS, swapped_norms
 from bnprobe.rules.thresholds import DEFAULT, Limits
@@ -276,7 +277,9 @@ def _shift(
     advice = f"{MEASURE_FIRST}{recalibrate(row, 'batches')}." if cause is None else do(cause, row)
     # samples of one kind are so where they enter; farther on weights that changed look alike
     first = row["layer"] == evidence.layers["layer"].iloc[0]
-    if cause is None and first and one_kind(channels, limits):
+    if cause is None and each_by_itself(evidence):
+        advice = f"{ADVICE} {advice}"
+    elif cause is None and first and one_kind(channels, limits):
         advice = f"{OF_ONE_KIND} {advice}"
     if cause is None and evidence.begun_again:
         more += f" The weights may have been initialized again after loading: {NEW_BESIDE_OLD}."

@@ -91,6 +91,29 @@ def gates() -> Iterator[Look]:
     )
 
 
+def windows(n: int = 32) -> Batch:
+    """Windows of a standardized series, (n, 3, 48), each on a level of its own that belongs to its class."""
+    y = torch.randint(0, 4, (n,))
+    level = (y.float() - 1.5)[:, None, None] * torch.tensor([0.7, -0.5, 0.3])[:, None]
+    return level + torch.randn(n, 3, 48) * (0.3 + 0.4 * torch.rand(n, 1, 1)), y
+
+
+@CASES.add("windows of a series are standardized each by itself, and not by the whole series")
+def by_window() -> Iterator[Look]:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv1d(3, 24, 7, padding=3, bias=False), nn.BatchNorm1d(24), nn.ReLU(),
+        nn.Conv1d(24, 24, 7, padding=3, bias=False), nn.BatchNorm1d(24), nn.ReLU(),
+        nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(24, 4),
+    )  # fmt: skip
+    fit(model, windows, 150).eval()
+    data = several(windows)
+    yield right("by the whole series", told(model, data))
+    each = [((x - x.mean(-1, keepdim=True)) / x.std(-1, keepdim=True), y) for x, y in data]
+    must = Must("data-shifted", words=("same mean", "standardized by itself", "Check the preprocessing"))
+    yield fault("each by itself", told(model, each), must)
+
+
 class Points(nn.Module):
     """A PointNet of clouds of points with colors, (n, 6, points)."""
 
