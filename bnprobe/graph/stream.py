@@ -26,7 +26,7 @@ class Streams:
     def before_head(self, outputs: Iterable[Node]) -> set[Site]:
         """The last norms of streams whose sum goes into weights that end the model, with no norm in between."""
         heads = [node for node in map(_root, outputs) if node.part == WEIGHTS and node.inputs]
-        found = (self._last_in(_root(head.inputs[0])) for head in heads)
+        found = (self._last_in(total) for head in heads for total in _pooled(head.inputs[0]))
         return {site for site in found if site is not None}
 
     def directly_after(self, site: Node) -> Site | None:
@@ -53,6 +53,16 @@ class Streams:
             if found:
                 return found[0]
         return None
+
+
+def _pooled(node: Node) -> list[Node]:
+    """What a head is given, before positions were averaged, and before the class token was put beside their average."""
+    node = _root(node)
+    while node.name == "avg_pool":
+        node = _root(node.inputs[0])
+    if node.part == MARK and node.name == "cat":
+        return [one for part in node.inputs for one in _pooled(part)]
+    return [node]
 
 
 def _root(node: Node) -> Node:

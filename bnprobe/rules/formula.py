@@ -64,7 +64,8 @@ def beyond_the_formula(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _only_zeros(row: pd.Series) -> bool:
-    return bool(row["zero_rows"] > 0 and row["mismatch_left"] >= 0 and not _words(row["computes_instead"]))
+    nothing_else = row["mismatch_left"] >= 0 or row["zero_rows"] == 1  # zeros alone fit any formula
+    return bool(row["zero_rows"] > 0 and nothing_else and not _words(row["computes_instead"]))
 
 
 def _words(deviations: str) -> list[str]:

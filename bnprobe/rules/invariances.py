@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pandas as pd
@@ -9,6 +10,9 @@ import pandas as pd
 from bnprobe.rules.by_hand import CODE
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.wording import count, number
+
+CALLED_ATTENTION = re.compile(r"(\w+_)?(attn|attention)\d*")
+"""Names of modules that are attention: self_attn, cross_attention; attn_norm is none."""
 
 
 def future_leaks(evidence: Evidence) -> Iterator[Finding]:
@@ -51,9 +55,15 @@ def _against_padding(row: pd.Series) -> str:
     kind = str(row["culprit_class"]).lower()
     if "norm" in kind:
         return "Take mean and std of the positions that count, or normalize each token by its own channels (LayerNorm)."
-    if "attention" in kind or "attn" in kind:
+    if _is_attention(row):
         return "Give the attention the mask of what is padding."
     return "Multiply by the mask before anything there mixes positions, as convolutions and pooling do."
+
+
+def _is_attention(row: pd.Series) -> bool:
+    """By the class of the module, or by what the model calls it: classes may be called GQA."""
+    kind, name = str(row["culprit_class"]).lower(), str(row["culprit"]).rpartition(".")[2]
+    return "attention" in kind or "attn" in kind or bool(CALLED_ATTENTION.fullmatch(name))
 
 
 def samples_mix(evidence: Evidence) -> Iterator[Finding]:
@@ -105,7 +115,7 @@ def _remedy(row: pd.Series) -> str:
     kind = str(row["culprit_class"]).lower()
     if "norm" in kind:
         return "Normalize each token by its own channels alone (LayerNorm, RMSNorm)."
-    if "attention" in kind or "attn" in kind:
+    if _is_attention(row):
         return (
             "Give the attention a causal mask, is_causal=True in scaled_dot_product_attention; in one of your own, take the "
             "softmax over keys (dim=-1)."

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from bnprobe.recording.names import INITIAL, said
+from bnprobe.recording.names import INITIAL, INNER, KEY, QUERY, said
 from bnprobe.recording.terms import OUTLIER
 from bnprobe.rules.edits import DropStatistics, MoveBias, Reinitialize, ScaleDown, SetGamma, remedy
 from bnprobe.rules.newness import at_start, updated_meanwhile
@@ -267,7 +267,8 @@ def outlier_dimensions(evidence: Evidence) -> Iterator[Finding]:
             limit = evidence.limits.outlier_energy_tokens
             if row["kind"] == "layer_norm":  # the mean that is taken off leaves the others a share
                 limit *= 1 - len(far) / len(channels)
-        decides = energy > limit
+        # heads turned by rotary positions, and what a gate lets through, have few large channels in healthy networks
+        decides = energy > limit and row["norm_role"] not in (QUERY, KEY, INNER)
         largest = int(channels["channel"].iloc[int(np.nanargmax(ratio))])
         factor = float(np.nanmax(ratio))
         smaller = _smaller(str(row["feeder"]), indices(far), [float(r) for r in ratio[ratio > OUTLIER]])
@@ -276,7 +277,7 @@ def outlier_dimensions(evidence: Evidence) -> Iterator[Finding]:
             "warning" if decides and not is_normal else "info",
             row["layer"],
             "A few channels are so large that they alone set the scale that this norm divides all channels by."
-            if decides
+            if energy > limit
             else "A few channels are far larger than the others, which are divided by the same scale.",
             f"channel {largest} is {number(factor)} times as large as the typical one (threshold {OUTLIER:g}); "
             f"{energy:.0%} of the energy is in {out_of(far, channels)} (threshold {limit:.0%}).",

@@ -22,7 +22,7 @@ X = torch.linspace(-2, 2, 2 * 5 * C).reshape(2, 5, C)
 def net(way: Callable[[Any, Tensor], Any]) -> nn.Module:
     layers: dict[str, nn.Module] = {name: nn.LayerNorm(C) for name in ("n1", "n2", "n3")}
     layers |= {name: nn.Linear(C, C) for name in ("f", "g", "head")}
-    return Wired(way, **layers, drop=nn.Dropout(0.5), table=nn.Embedding(9, C))
+    return Wired(way, **layers, drop=nn.Dropout(0.5), table=nn.Embedding(9, C), wide=nn.Linear(2 * C, C))
 
 
 def _blocks(m: Any, x: Tensor) -> Tensor:
@@ -82,6 +82,9 @@ def test_the_norm_before_on_the_stream(name: str) -> None:
     [
         (lambda m, x: m.head(x + m.f(m.n1(x))), {"n1"}),
         (lambda m, x: m.head(m.drop(x + m.f(m.n1(x)))).reshape(-1, C), {"n1"}),
+        (lambda m, x: m.head((x + m.f(m.n1(x))).mean(0, keepdim=True)), {"n1"}),
+        (lambda m, x: m.wide(torch.cat([y := x + m.f(m.n1(x)), y.mean(0, True).expand_as(y)], -1)), {"n1"}),
+        (lambda m, x: m.head(m.n1(x).mean(0, keepdim=True)), set()),
         (_blocks, set()),
         (lambda m, x: x + m.f(m.n1(x)), set()),
         (lambda m, x: m.head(m.n1(x)), set()),

@@ -195,6 +195,8 @@ def test_what_a_norm_does_instead_is_said(
         ({"zero_rows": 0.1, "mismatch_left": 0.0, "computes_instead": "in float16"}, 0),
         ({"zero_rows": 0.1, "mismatch_left": 0.0, "computes_instead": "no bias"}, 1),
         ({"zero_rows": 0.1, "mismatch_left": math.nan}, 1),
+        ({"zero_rows": 1.0, "mismatch_left": math.nan}, 0),
+        ({"zero_rows": 1.0, "mismatch_left": math.nan, "computes_instead": "no bias"}, 1),
         ({"zero_rows": 0.0, "mismatch_left": 0.0}, 1),
     ],
 )

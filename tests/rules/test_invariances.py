@@ -112,6 +112,23 @@ def test_the_advice_fits_the_module(kind: str, advice: str) -> None:
     assert "by up to 0.75 (outputs reach 12; 4 sequences)" in finding["because"]
 
 
+@pytest.mark.parametrize(
+    ("culprit", "advice"),
+    [
+        ("blocks.1.self_attn", "is_causal=True"),
+        ("blocks.1.attn2", "is_causal=True"),
+        ("blocks.1.attn_mixer", "without a causal mask"),
+        ("attention.1.mlp", "without a causal mask"),
+    ],
+)
+def test_attention_of_any_class_is_known_by_what_the_model_calls_it(culprit: str, advice: str) -> None:
+    """Fails if a class called GQA is no attention, or all inside of a stack called attention is."""
+    (finding,) = found(culprit=culprit, culprit_class="GQA").to_dict("records")
+    assert advice in finding["do"]
+    (finding,) = found(probe="padding", culprit=culprit, culprit_class="GQA").to_dict("records")
+    assert ("Give the attention the mask" in finding["do"]) is (advice == "is_causal=True")
+
+
 def test_where_no_module_was_found_the_finding_says_so() -> None:
     (finding,) = found(culprit="", culprit_class="", first_norm="").to_dict("records")
     assert finding["says"].startswith("Earlier tokens see later ones")

@@ -477,6 +477,19 @@ def test_what_is_said_of_large_channels(
         assert str(because) in one.because
 
 
+@pytest.mark.parametrize(
+    ("role", "severity"),
+    [("query", "info"), ("key", "info"), ("inner", "info"), ("MLP", "warning"), ("", "warning")],
+)
+def test_large_channels_of_heads_and_behind_gates_are_usual(role: str, severity: str):
+    """Fails if rotary heads, or what a gate lets through, are a warning, or those of the stream are none."""
+    norm = evidence(healthy(kind="layer_norm"))
+    given = edited(norm, {"rms_ratio": [100.0, 1.0, 1.0]}, n_tokens=500, norm_role=role)
+    (found,) = findings("outlier-dimensions", given)
+    assert found.severity == severity
+    assert "they alone set the scale" in found.says
+
+
 def test_weights_of_one_layer_are_scaled_down_by_what_is_too_large():
     """Fails if weights of several layers are to be changed, or channels and ratios do not go together."""
     given = edited(
