@@ -396,6 +396,13 @@ def test_what_was_guessed_of_the_inputs_stands_with_the_verdict_about_them():
     )
 
 
+@pytest.mark.parametrize("few", [judged, trained], ids=["judged", "few samples"])
+def test_the_only_norm_is_no_typical_one(few):
+    """Fails if a network with one norm hears of a typical norm."""
+    assert headline(few("stem.bn")).detail.startswith("At stem.bn the mean is off by ")
+    assert headline(few("a"), few("b")).detail.startswith("At a typical norm the mean is off by ")
+
+
 def test_the_signal_by_depth_has_one_scale():
     """Fails if the bars are stretched to each network's own range."""
     tenfold = site(ROWS * 10, "b", gamma=0.7, beta=0, **memory_of(ROWS * 10))

@@ -369,6 +369,14 @@ def test_panels_are_saved(reading, report, tmp_path):
     heads, *lines = csv.reader(text.splitlines())
     assert len(lines) == len(report.layers)
     assert "learned |γ|" in heads
+    (tmp_path / "chapter").mkdir()
+    text = saved(reading, tmp_path / "chapter", "#running-stats figure .save", "CSV").read_text("utf-8")
+    heads, *lines = csv.reader(text.splitlines())
+    assert [line[0] for line in lines] == list(report.layers["layer"])
+    both = heads.index(
+        "distance of the data from the running statistics (root mean square over channels): both"
+    )
+    assert [float(line[both]) for line in lines] == pytest.approx(list(report.layers["w2_rms"]), rel=6e-4)
     svg = ET.parse(saved(reading, tmp_path, "[data-bnp=map] .save", "SVG")).getroot()
     (image,) = svg.iter("{http://www.w3.org/2000/svg}image")
     assert image.attrib["href"].startswith("data:image/png")
@@ -376,6 +384,26 @@ def test_panels_are_saved(reading, report, tmp_path):
     assert png.startswith(b"\x89PNG")
     assert int.from_bytes(png[16:20]) > 600
     assert reading.messages() == []
+
+
+def test_what_chapters_draw_by_depth_can_be_read_as_a_table(reading, report):
+    """Fails if those who do not see a chapter's picture have no numbers, or other ones, or a table without a name."""
+    cells = reading.run(
+        """
+        const part = document.querySelector('#running-stats .numbers');
+        part.open = true;
+        return new Promise((done) => setTimeout(() => done(
+          [...part.querySelectorAll('tr')].map((row) => [...row.cells].map((cell) => cell.textContent))), 300));
+        """
+    )
+    assert [row[0] for row in cells] == ["layer", *report.layers["layer"]]
+    assert [float(row[1]) for row in cells[1:]] == pytest.approx(list(report.layers["w2_rms"]), rel=6e-4)
+    label = reading.one("#running-stats .numbers .scroll").get_attribute("aria-label")
+    assert label.startswith("table: ")
+    assert not reading.one("#running-stats .numbers pre").is_displayed()
+    axe_of = pytest.importorskip("axe_core_python.selenium", reason="the test extra brings axe-core").Axe
+    found = axe_of().run(reading.driver)["violations"]
+    assert [f"{v['id']}: {v['nodes'][0]['html'][:120]}" for v in found] == []
 
 
 def test_links_and_the_summary_are_copied(reading):

@@ -233,9 +233,8 @@ def _partly(yours: str, unit: str, n: int, left: int) -> str:
 
 def _typical_words(known: pd.DataFrame) -> str:
     ratio, shift = _typical(known)
-    return (
-        f"at a typical norm the mean is off by {running_sds(shift)}, and the variance is {_of_running(ratio)}"
-    )
+    where = "a typical norm" if len(known) > 1 else named(known.iloc[0])
+    return f"at {where} the mean is off by {running_sds(shift)}, and the variance is {_of_running(ratio)}"
 
 
 def _typically(known: pd.DataFrame) -> str:

@@ -125,7 +125,8 @@ def _implied(layers: pd.DataFrame) -> list[Fact]:
     if fit is None or fit.in_doubt or fit.typical < implied.FITS:
         return []
     said = "Running means hold little that is new: the layers before explain"
-    said = f"{said} {share(fit.typical)} of their variation in a typical norm."
+    where = " in a typical norm" if layers["implied_mean_r2"].notna().sum() > 1 else ""
+    said = f"{said} {share(fit.typical)} of their variation{where}."
     return [Fact(said, "implied", bars=bars(of(layers, "implied_mean_r2")))]
 
 

@@ -20,6 +20,7 @@ from markupsafe import Markup, escape
 
 from bnprobe.files import read_shipped
 from bnprobe.report.browser import AWAKE, Data, program, program_of_tables
+from bnprobe.report.figures.as_text import as_text
 from bnprobe.report.figures.specs import Spine
 from bnprobe.report.headings import heading, hint
 from bnprobe.report.numbers import NARROW, visible
@@ -103,6 +104,7 @@ def _render(
             ),
             css=_css(),
             svg=lambda figure: _svg(figure, prefix),
+            numbers=lambda figure: escape(as_text(figure.spec)),
             depth=_depth,
             kind=_kind,
             scripts=scripts,

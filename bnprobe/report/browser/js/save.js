@@ -124,14 +124,16 @@ function newSave(root, address) {
     host.prepend(menu("the map", () => `map ${state.measure}`, () => [host.querySelector(".board svg"), host.querySelector(".board canvas")], rows, address));
   }
 
-  /** The still figures of the chapters; the spine with the numbers of the table below it. */
+  /** The still figures of the chapters, with the numbers below them where there are any. */
   function figures() {
     for (const figure of root.querySelectorAll("main figure:not(.still)")) {
       const part = figure.closest("section[id], details[id]");
       const svg = () => [figure.querySelector("svg"), null];
       const name = `${part?.id ?? "figure"} ${figure.className}`.trim();
       const table = figure.dataset.along ? part?.querySelector(".as-table table") : null;
-      const rows = table ? () => [...table.rows].map((row) => [...row.cells].map((cell) => cell.textContent)) : null;
+      const numbers = figure.nextElementSibling?.matches(".numbers") ? figure.nextElementSibling : null;
+      const inTable = () => [...table.rows].map((row) => [...row.cells].map((cell) => cell.textContent));
+      const rows = numbers ? () => numbersOf(numbers) : table ? inTable : null;
       figure.append(menu(name, () => name, svg, rows, () => `#${part?.id ?? ""}`));
     }
   }

@@ -17,6 +17,7 @@ function compareCells(a, b) {
 
 /** Gives every table of the page heads that sort, and those with many rows a search. */
 function wakeTables(root) {
+  for (const part of root.querySelectorAll(".numbers")) part.addEventListener("toggle", () => numbersAsTable(part), { once: true });
   for (const table of root.querySelectorAll("main table, .fragment table")) {
     // brief ones give way to whole ones where scripts run
     if (table.closest(".stage, .brief") || table.matches(".overlap")) continue;
@@ -39,6 +40,23 @@ function wakeTables(root) {
     });
     if (body.rows.length > 12) addSearch(table, body);
   }
+}
+
+/** What a picture by depth shows, as rows of words: the heads first. */
+function numbersOf(part) {
+  return part.querySelector("pre").textContent.split("\n").map((line) => line.split("\u2003"));
+}
+
+/** Its table, made when a reader asks for it; the text stays for what is copied and saved. */
+function numbersAsTable(part) {
+  const [heads, ...rows] = numbersOf(part);
+  const of = (row, first) => make("tr", {}, ...row.map((words, k) => make("td", k ? {} : { class: first }, words)));
+  const table = make("table", {},
+    make("thead", {}, make("tr", {}, ...heads.map((words, k) => make("th", { scope: "col", class: k ? "" : "word" }, words)))),
+    make("tbody", {}, ...rows.map((row) => of(row, "word"))));
+  const label = `table: ${part.previousElementSibling.querySelector("[role=img]").getAttribute("aria-label")}`;
+  part.querySelector("pre").hidden = true;
+  part.append(make("div", { class: "table" }, make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label }, table)));
 }
 
 function addSearch(table, body) {
