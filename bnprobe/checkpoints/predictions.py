@@ -68,6 +68,7 @@ class Predictions:
         }
         self._handed_on: dict[int, list[tuple[Source, Array]]] = {}
 
+    @np.errstate(invalid="ignore", over="ignore")  # in a broken file they need not be finite
     def candidates(self, i: int, weight: Tensor, alone: Filters, bias: Tensor | None) -> list[Candidate]:
         """What the weights before the i-th norm make of each norm that may feed them; none where means are not stored."""
         norm = self.norms[i]

@@ -34,6 +34,7 @@ def stem(weight: Array, bias: Array | None, geometry: Geometry) -> Stem:
     return Stem(matrix, bias, crops, len(geometry.input_size), _border(weight, geometry, matrix))
 
 
+@np.errstate(invalid="ignore", over="ignore")  # of weights that need not be finite
 def _border(weight: Array, geometry: Geometry, matrix: Array) -> Array | None:
     """Covariance over positions of the outputs that constant input channels have, (C, F, F): 0 without zeros around them.
 

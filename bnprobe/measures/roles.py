@@ -243,7 +243,8 @@ def dead_predicted(record: LayerRecord) -> Array:
     if known is None:
         return np.full(record.n_channels, np.nan)
     _, beta = _vectors(record)
-    return (beta + DEAD_SIGMAS * effective_gamma(record) < known.low + DEAD_REACH).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # both may be infinite
+        return (beta + DEAD_SIGMAS * effective_gamma(record) < known.low + DEAD_REACH).astype(np.float64)
 
 
 def effective_gamma(record: LayerRecord) -> Array:

@@ -152,6 +152,11 @@ PLACE = (
         table="layers",
     ),
     Column(
+        "stores",
+        "The vectors that the layer has: γ, β, running_mean, running_var. A vector of NaN looks like none in other columns.",
+        table="layers",
+    ),
+    Column(
         "gamma_offset",
         "What the layer adds to the weight that it stores: 1 where it multiplies by 1 + w.",
         "γ − w",
@@ -304,6 +309,7 @@ def _place_of_site(record: LayerRecord) -> dict[str, Any]:
         "class_name": record.class_name,
         "eps": record.eps,
         "eps_assumed": int(record.eps_assumed),
+        "stores": ", ".join(record.stores),
         "gamma_offset": record.gamma_offset,
         "momentum": np.nan if record.momentum is None else record.momentum,
         "n_batches_tracked": np.nan if record.n_batches_tracked is None else record.n_batches_tracked,

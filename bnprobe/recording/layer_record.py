@@ -172,6 +172,11 @@ class LayerRecord:
         return "batch" if self.pools == BATCH else "sample"
 
     @property
+    def stores(self) -> tuple[str, ...]:
+        """The vectors that the layer has, as sentences call them."""
+        return tuple(said for name, said in VECTORS.items() if getattr(self, name) is not None)
+
+    @property
     def has_running(self) -> bool:
         """Whether the layer stores running statistics."""
         return self.running_mean is not None and self.running_var is not None

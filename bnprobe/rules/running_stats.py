@@ -145,12 +145,10 @@ def poisoned(evidence: Evidence) -> Iterator[Finding]:
     ):
         if row["layer"] in exchanged:
             continue  # negative, because they are means
-        if row["kind"] != "batch_norm" and channels["running_var"].isna().all():
-            continue
-        mean, var = channels["running_mean"], channels["running_var"]
-        if mean.isna().all() and var.isna().all() and row["normalized_by"] == "batch":
-            continue  # no running statistics at all
-        bad = channels[~np.isfinite(mean) | ~np.isfinite(var) | (var < 0)]
+        stored = [name for name in ("running_mean", "running_var") if name in row["stores"]]
+        bad = channels[unsound(channels, *stored) | (channels["running_var"] < 0)]
+        if bad.empty:
+            continue  # it stores none, or no other
         yield Finding(
             "critical",
             row["layer"],

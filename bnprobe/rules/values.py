@@ -97,7 +97,7 @@ def _of_weights(row: pd.Series, channels: pd.DataFrame) -> str:
 
 def _learned(row: pd.Series, channels: pd.DataFrame) -> Iterator[Finding]:
     """γ or β that make outputs NaN or infinite, whatever the input."""
-    bad = {name: _not_finite_in(channels[column], name, row["learns"]) for column, name in VECTORS}
+    bad = {name: _not_finite_in(channels[column], name in row["stores"]) for column, name in VECTORS}
     found = channels[np.logical_or.reduce(list(bad.values()))]
     if len(found) and row["call"] == 0:
         which = " and ".join(name for name, values in bad.items() if values.any())
@@ -116,10 +116,9 @@ def _learned(row: pd.Series, channels: pd.DataFrame) -> Iterator[Finding]:
         )
 
 
-def _not_finite_in(vector: pd.Series, name: str, learns: str) -> pd.Series:
-    """Infinite, or NaN in a vector that is there: one that is missing is NaN in all channels."""
-    there = bool(vector.notna().any()) or learns in ("both", name)
-    return vector.isin((np.inf, -np.inf)) | (vector.isna() & there)
+def _not_finite_in(vector: pd.Series, there: bool) -> pd.Series:
+    """Infinite, or NaN: in all channels of one that is not there, too."""
+    return ~(vector.abs() < np.inf) & there
 
 
 def constant(evidence: Evidence) -> Iterator[Finding]:

@@ -465,3 +465,27 @@ def test_a_running_average_beside_the_weights_is_checked_too(beside, tmp_path):
     found = named(bnprobe.check(tmp_path / "a.pt"), "statistics-poisoned")
     assert found == {f"{beside}.{norm}": {0}}
     assert models.load_checkpoint(tmp_path / "a.pt").keys() == good.keys()
+
+
+NORMS = {
+    "batch norm": nn.BatchNorm2d(8),
+    "without running statistics": nn.BatchNorm2d(8, track_running_stats=False),
+    "group norm": nn.GroupNorm(2, 8),
+    "layer norm": nn.LayerNorm(8),
+}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", NORMS)
+def test_a_network_of_nan_is_critical(name: str, value: float, tmp_path: Path) -> None:
+    """Fails if vectors that are NaN throughout are taken for missing ones, as they look in tables, or a page has no words
+    for them: this is what a training that diverged leaves."""
+    state = nn.Sequential(nn.Conv2d(3, 8, 3), NORMS[name], nn.Conv2d(8, 8, 3), NORMS[name]).state_dict()
+    state = {key: torch.full_like(t, value) if t.is_floating_point() else t for key, t in state.items()}
+    report = bnprobe.check(state)
+    found = report.findings[report.findings["severity"] == "critical"]
+    spoilt = {"statistics-poisoned"} if name == "batch norm" else set()
+    assert set(found["rule"]) == {"values-not-finite"} | spoilt
+    assert set(found["layer"]) == {"1", "3"}
+    assert "γ and β of this layer are NaN or infinite" in report.to_text(10**6)
+    assert "not finite" in report.to_html(tmp_path / "page.html").read_text("utf-8")

@@ -323,6 +323,15 @@ def test_stored_values_that_are_not_finite_are_not_safe(vector, value):
     assert (found.state, found.says) == ("critical", "no: stored values of 1 norm are not finite")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_network_of_nan_is_not_called_trained(value):
+    """Fails if a γ that is NaN throughout is taken for one that is not there, or an infinite one for a typical one."""
+    diverged = replace(trained("a"), gamma=np.full_like(trained("a").gamma, value))
+    assert tile("Trained?", diverged).says == "not known: no γ is finite"
+    assert tile("Trained?", replace(diverged, gamma=None)).says == "yes"
+    assert tile("Trained?", diverged, trained("b")).says == tile("Trained?", trained("b")).says
+
+
 def test_a_vector_that_is_missing_is_not_broken():
     """Fails if a norm that has no β counts as one whose β is NaN."""
     assert tile("Numbers safe?", trained("a"), replace(trained("b"), beta=None)).state == "good"

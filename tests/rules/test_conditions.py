@@ -222,7 +222,7 @@ CELLS: dict[str, tuple[str, Cells, list[Cells]]] = {
     "poisoned statistics": (
         "statistics-poisoned",
         {"c:running_mean": [0.0, math.nan, 0.0]},
-        [{"c:running_mean": 0.0}, {"kind": "layer_norm", "c:running_var": math.nan}],
+        [{"c:running_mean": 0.0}, {"stores": "γ, β"}],
     ),
     "batches that normalize themselves": (
         "batch-normalized",

@@ -140,21 +140,19 @@ def test_how_long_it_takes(momentum: float, var: list[float], words: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("vector", "learns", "bad"),
+    ("vector", "there", "bad"),
     [
-        ([1.0, math.nan], "", [False, True]),
-        ([math.nan, math.nan], "", [False, False]),
-        ([math.nan, math.nan], "both", [True, True]),
-        ([math.nan, math.nan], "γ", [True, True]),
-        ([math.nan, math.nan], "β", [False, False]),
-        ([math.inf, 1.0], "", [True, False]),
-        ([-math.inf, math.nan], "", [True, True]),
-        ([1e30, 0.0], "both", [False, False]),
+        ([1.0, math.nan], True, [False, True]),
+        ([math.nan, math.nan], False, [False, False]),
+        ([math.nan, math.nan], True, [True, True]),
+        ([math.inf, 1.0], True, [True, False]),
+        ([-math.inf, math.nan], True, [True, True]),
+        ([1e30, 0.0], True, [False, False]),
     ],
 )
-def test_values_of_a_vector_that_are_not_finite(vector: list[float], learns: str, bad: list[bool]) -> None:
-    """Fails if a vector that is missing is NaN, or one that is there and learns is missing."""
-    assert _not_finite_in(pd.Series(vector), "γ", learns).tolist() == bad
+def test_values_of_a_vector_that_are_not_finite(vector: list[float], there: bool, bad: list[bool]) -> None:
+    """Fails if a vector that is missing is NaN, or one that is there is missing."""
+    assert _not_finite_in(pd.Series(vector), there).tolist() == bad
 
 
 def test_filters_that_have_decayed_as_well_are_told_elsewhere() -> None:

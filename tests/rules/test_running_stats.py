@@ -446,8 +446,9 @@ def test_vectors_that_have_just_begun_to_move_are_near_their_initial_values() ->
     ("cells", "row", "channels"),
     [
         ({"running_mean": [0.0, math.inf, 0.0]}, {"kind": "layer_norm"}, (1,)),
-        ({"running_var": math.nan}, {"kind": "layer_norm"}, None),
-        ({"running_var": math.nan, "running_mean": math.nan}, {"normalized_by": "batch"}, None),
+        ({"running_var": math.nan}, {"stores": "γ, β, running_mean"}, None),
+        ({"running_var": math.nan, "running_mean": math.nan}, {"stores": "γ, β"}, None),
+        ({"running_var": math.nan, "running_mean": math.nan}, {}, (0, 1, 2)),
         ({"running_var": math.nan}, {"normalized_by": "batch"}, (0, 1, 2)),
         ({"running_mean": math.nan}, {"normalized_by": "batch"}, (0, 1, 2)),
     ],

@@ -347,18 +347,18 @@ NAN, INF = float("nan"), float("inf")
         ({"gamma": [1.0, NAN, 1.0]}, {}, "γ of this layer is NaN or infinite, and so are its outputs", (1,)),
         ({"beta": [1.0, NAN, -INF]}, {}, "β of this layer is NaN", (1, 2)),
         ({"gamma": [1.0, INF, 1.0], "beta": [NAN, 0.0, 0.0]}, {}, "γ and β of this layer are NaN", (0, 1)),
-        ({"gamma": NAN}, {"learns": "none"}, None, None),
-        ({"gamma": NAN}, {"learns": "γ"}, "γ of this layer is NaN", (0, 1, 2)),
-        ({"gamma": NAN}, {"learns": "both"}, "γ of this layer is NaN", (0, 1, 2)),
-        ({"beta": NAN}, {"learns": "γ"}, None, None),
-        ({"gamma": INF}, {"learns": "none"}, "γ of this layer is NaN", (0, 1, 2)),
+        ({"gamma": NAN}, {"stores": "β, running_mean, running_var"}, None, None),
+        ({"gamma": NAN}, {"stores": "γ"}, "γ of this layer is NaN", (0, 1, 2)),
+        ({"gamma": NAN}, {"stores": "γ, β", "learns": "none"}, "γ of this layer is NaN", (0, 1, 2)),
+        ({"beta": NAN}, {"stores": "γ"}, None, None),
+        ({"gamma": INF}, {}, "γ of this layer is NaN", (0, 1, 2)),
         ({"gamma": [1.0, NAN, 1.0]}, {"call": 1}, None, None),
     ],
 )
 def test_vectors_that_are_not_finite(
     cells: dict[str, Any], row: dict[str, Any], says: str | None, channels: tuple[int, ...] | None
 ) -> None:
-    """Fails if a vector that is missing is poisoned, one that learns is missing, or a second call is told again."""
+    """Fails if a vector that is missing is poisoned, one that is there is missing, or a second call is told again."""
     found = findings("values-not-finite", edited(evidence(), cells, **row))
     assert [one.channels for one in found] == ([channels] if channels else [])
     for one in found:

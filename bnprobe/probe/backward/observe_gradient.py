@@ -207,12 +207,13 @@ class BackwardCall:
 
     def _energy_of(self, rows: Tensor, moments: Moments) -> Array:
         """Sum of (dy * scale)^2 per channel: the energy dx would have if mean and variance were constants."""
-        if self._map is not None:
-            energy = np.nan_to_num(self._map.scale) ** 2 * _energy(moments)
-            return energy.sum(axis=0) if energy.ndim == 2 else energy
-        assert self._inverse_var is not None
-        gamma = 1.0 if self._vectors.gamma is None else self._vectors.gamma
-        return gamma**2 * self._sum_of(rows.to(torch.float64) ** 2 * self._inverse_var)
+        with np.errstate(over="ignore", invalid="ignore"):  # weights that diverged
+            if self._map is not None:
+                energy = np.nan_to_num(self._map.scale) ** 2 * _energy(moments)
+                return energy.sum(axis=0) if energy.ndim == 2 else energy
+            assert self._inverse_var is not None
+            gamma = 1.0 if self._vectors.gamma is None else self._vectors.gamma
+            return gamma**2 * self._sum_of(rows.to(torch.float64) ** 2 * self._inverse_var)
 
     def _times_scale(self, rows: Tensor) -> Array:
         """Sum of (gradient * scale of its token)^2 per channel."""

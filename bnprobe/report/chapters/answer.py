@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from bnprobe.measures import Tables
@@ -97,7 +98,8 @@ def in_mode(recording: Recording) -> str:
 
 def _learned(channels: pd.DataFrame) -> list[str]:
     """What γ and β were trained to."""
-    gamma = channels["gamma"].dropna()
+    gamma = channels["gamma"]
+    gamma = gamma[gamma.abs() < np.inf]
     if not len(gamma):
         return []
     if _untouched(channels):

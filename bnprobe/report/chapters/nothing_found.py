@@ -42,7 +42,7 @@ def nothing_serious(findings: pd.DataFrame, layers: pd.DataFrame) -> str:
 def checked(tables: Tables) -> str:
     """One sentence: the vectors that were looked at, and the questions that are open."""
     there = [name for column, name in PARTS if tables.channels[column].notna().any()]
-    *some, last = there
+    *some, last = there or ["vectors"]
     looked = f"{', '.join(some)} and {last}" if some else last
     stored = tables.channels["running_var"].notna().any()
     unknown = "whether data match them" if stored else "how large inputs are"

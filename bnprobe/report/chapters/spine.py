@@ -114,7 +114,8 @@ def _stored(tables: Tables) -> Array:
     """The running standard deviation of every norm's typical channel."""
     channels = tables.channels
     variance = channels["running_var"].groupby([channels["layer"], channels["call"]], sort=False).median()
-    return np.asarray(np.sqrt(variance.to_numpy(dtype=np.float64)))
+    with np.errstate(invalid="ignore"):  # in a broken file it may be negative
+        return np.asarray(np.sqrt(variance.to_numpy(dtype=np.float64)))
 
 
 def _scale(tables: Tables, stops: list[Stop]) -> Lane | None:

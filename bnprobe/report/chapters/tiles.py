@@ -52,16 +52,19 @@ def tiles(recording: Recording, tables: Tables, linked: Iterable[str]) -> Tiles:
 
 
 def _trained(tables: Tables) -> Tile:
-    gamma = of(tables.layers, "gamma_abs_median")
-    heights = bars(gamma / LARGEST_GAMMA)
+    heights = bars(of(tables.layers, "gamma_abs_median") / LARGEST_GAMMA)
     if untrained(tables):
         return Tile("Trained?", "untrained", "no", heights, link="network")
     if begun(tables):
         return Tile("Trained?", "untrained", "only just begun", heights, link="network")
-    typical = float(tables.channels["gamma"].abs().median())  # of channels, as the answer says it
+    gamma = tables.channels["gamma"].abs()
+    known = gamma[gamma < np.inf]
+    if known.empty and tables.layers["stores"].str.contains("γ").any():
+        return Tile("Trained?", "unknown", "not known: no γ is finite", heights, link="network")
+    typical = float(known.median())  # of channels, as the answer says it
     says = "yes" if np.isnan(typical) else f"yes: typical |γ| {number(typical, 2)}; untrained it is 1"
     if abs(typical - 1) < NEAR_ONE:
-        low, high = tables.channels["gamma"].abs().quantile([0.05, 0.95])
+        low, high = known.quantile([0.05, 0.95])
         says = f"yes: |γ| {number(low)} to {number(high)}; untrained it is 1"
     return Tile("Trained?", "good", says, heights, link="network")
 
@@ -182,11 +185,12 @@ def _numerics(tables: Tables) -> Tile:
 
 
 def _not_finite(tables: Tables) -> int:
-    """Norms with a stored value that is infinite, or NaN in some channels: a vector that is missing is NaN in all."""
-    channels = tables.channels
+    """Norms with a stored value that is NaN or infinite."""
+    channels, layers = tables.channels, tables.layers
     site = [channels["layer"], channels["call"]]
-    bad = pd.Series(False, index=channels.index)
-    for name in VECTORS:
-        there = channels[name].notna().groupby(site).transform("any")
-        bad |= unsound(channels, name) & there
-    return int(bad.groupby(site).any().sum())
+    stores = layers.set_index(["layer", "call"])["stores"]
+    bad = pd.Series(False, index=stores.index)
+    for name, said in VECTORS.items():
+        there = stores.str.contains(said, regex=False)
+        bad |= unsound(channels, name).groupby(site).any().reindex(stores.index, fill_value=False) & there
+    return int(bad.sum())
