@@ -210,7 +210,10 @@ def _what_there_is(state: State, found: Grouped) -> str:
         name.removesuffix(".weight") for name, t in state.items() if name.endswith(".weight") and t.dim > 1
     }
     biased = sum(f"{path}.bias" in state for path in weights)
-    facts = f"{len(state)} tensors, {len(weights)} layers of weights ({biased} with a bias), and no norm: "
+    tensors, layers = (
+        f"{n} {word}{'s' * (n != 1)}" for n, word in ((len(state), "tensor"), (len(weights), "layer"))
+    )
+    facts = f"{tensors}, {layers} of weights ({biased} with a bias), and no norm: "
     if found.odd:
         return facts + f"{found.odd[0]} does not fit together. Save the state dict of the whole model."
     if weights and biased == len(weights):

@@ -285,7 +285,7 @@ def test_files_without_norms_say_what_they_hold(tmp_path):
     for state, match in (
         (
             folded,
-            r"1 layers of weights \(1 with a bias\).*folded into the weights. Check the file from before",
+            r"2 tensors, 1 layer of weights \(1 with a bias\).*folded into the weights. Check the file from before",
         ),
         ({"embedding.weight": torch.ones(4, 4)}, r"no running_mean.*starts with embedding.weight"),
         ({"bn.running_mean": torch.ones(3)}, r"bn \(entries: running_mean 3\) does not fit together"),

@@ -24,8 +24,13 @@ NAMES = ("statistics and classes", "classes only", "statistics only", "permuted 
 NAN = float("nan")
 
 
-def made(judge: dict[str, tuple[float, float, float]] | None = None, **changes: Any) -> MadeTable:
-    """Six rows of 64 images; `judge` has the share and its interval by row, or the rank where there are many classes."""
+def made(
+    judge: dict[str, tuple[float, float, float]] | None = None,
+    worse: dict[str, float] | None = None,
+    **changes: Any,
+) -> MadeTable:
+    """Six rows of 64 images; `judge` has the share and its interval by row, or the rank where there are many classes, and
+    `worse` the test of ranks."""
     ranks = (changes.get("n_classes") or 10) > 100
     rows = []
     for i, name in enumerate(NAMES):
@@ -40,6 +45,7 @@ def made(judge: dict[str, tuple[float, float, float]] | None = None, **changes: 
                 "own_rank": 1.0,
                 **dict(zip(("judge", "judge_low", "judge_high"), share, strict=True)),
                 **dict(zip(("judge_rank", "judge_rank_low", "judge_rank_high"), rank, strict=True)),
+                "judge_worse": (worse or {}).get(name, NAN),
                 "distance": 0.125 * (i + 1),
                 "seconds": 5.0,
             }
@@ -109,12 +115,26 @@ def test_images_no_nearer_than_noise_prove_nothing() -> None:
 
 def test_many_classes_are_told_by_rank() -> None:
     ranks = {NAMES[0]: (12.0, 4.0, 40.0), NAMES[1]: (180.0, 90.0, 300.0), NAMES[3]: (480.0, 300.0, 700.0)}
-    said = answer(made(ranks, n_classes=1000))
+    said = answer(made(ranks, {NAMES[1]: 0.0123, NAMES[3]: 1e-5}, n_classes=1000))
     assert "puts the class at rank 12 (median)" in said
     assert "(95% interval 4 to 40, 64 images)" in said
-    assert "rank 180 when they are made from the classes alone" in said
+    assert "rank 180 when they are made from the classes alone (p = 0.012, image by image)" in said
     assert "chance is 500" in said
     assert "each channel's own statistics say what data look like" in said
+
+
+@pytest.mark.parametrize(
+    ("worse", "says"),
+    [
+        ({NAMES[1]: 0.049, NAMES[3]: 0.049}, "each channel's own statistics say what data look like"),
+        ({NAMES[1]: 0.051, NAMES[3]: 1e-5}, "add nothing significant to the classes here"),
+        ({NAMES[1]: 1e-5, NAMES[3]: 0.051}, "no better than those of other channels"),
+    ],
+)
+def test_ranks_are_compared_image_by_image(worse: dict[str, float], says: str) -> None:
+    """Fails if ranks count as better where intervals of medians lie apart: a few hard classes widen both."""
+    overlapping = {NAMES[0]: (2.0, 1.0, 7.0), NAMES[1]: (33.0, 1.0, 295.0), NAMES[3]: (173.0, 5.0, 231.0)}
+    assert says in answer(made(overlapping, worse, n_classes=1000))
 
 
 def test_without_a_judge_nothing_is_claimed() -> None:

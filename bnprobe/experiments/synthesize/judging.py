@@ -56,6 +56,16 @@ class Verdicts:
         outside = max(floor((n - CONFIDENCE * n**0.5) / 2), 1)
         return float(ranks[outside - 1]), float(ranks[n - outside])
 
+    def worse_than(self, other: Verdicts) -> float:
+        """How probable it is by chance that these ranks are as much worse than those of `other`, image by image: one-sided
+        Wilcoxon signed-rank test of their ratios, as a class is hard or easy in both. 1 where no rank differs."""
+        from scipy.stats import wilcoxon
+
+        ratios = (self.ranks.double() / other.ranks.double()).log()
+        if not ratios.any():
+            return 1.0
+        return float(wilcoxon(ratios.numpy(), alternative="greater").pvalue)
+
 
 def verdicts(scores: Tensor, targets: Tensor) -> Verdicts:
     """Of scores (n, K) and classes (n,). Scores that are not finite are no verdict: such a class comes last."""

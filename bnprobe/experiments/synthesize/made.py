@@ -29,8 +29,10 @@ class Made(MadeTable):
             "statistics only" and "permuted statistics", then "real" and "noise". `n` images, `steps` done; `own` and
             `judge`, the share of images whose class comes first by the network itself and by the judge, with its 95%
             interval `judge_low` to `judge_high` (Wilson); `own_rank` and `judge_rank`, the median rank of the class, 1 for
-            the first, with `judge_rank_low` to `judge_rank_high` (order statistics); `distance` from the running
-            statistics, root mean square over norms, in running standard deviations; `seconds`. NaN where it is not known.
+            the first, with `judge_rank_low` to `judge_rank_high` (order statistics), and `judge_worse`, the probability of
+            ranks as much worse than those of the first row by chance (Wilcoxon signed-rank test, image by image); `distance`
+            from the running statistics, root mean square over norms, in running standard deviations; `seconds`. NaN where it
+            is not known.
         nearest: A row per image, where data were given: the distance of pixels (root mean square, of 0 to 1) to the nearest
             real one, `distance`; of the first real images to their nearest, `real_distance`. None without data.
         model: Class name of the network.

@@ -94,12 +94,20 @@ def table_of(rows: Sequence[Measured]) -> pd.DataFrame:
                 "own": nan if row.own is None else row.own.right,
                 "own_rank": nan if row.own is None else row.own.median_rank,
                 **_judged(row.judged),
+                "judge_worse": _worse(row, rows[0]),
                 "distance": row.distance,
                 "seconds": row.seconds if row.step else nan,
             }
             for row in rows
         ]
     )
+
+
+def _worse(row: Measured, first: Measured) -> float:
+    """The test of a control's ranks against those of the first row; NaN for real images, which are of other classes."""
+    if row is first or row.name == REAL or row.judged is None or first.judged is None:
+        return nan
+    return row.judged.worse_than(first.judged)
 
 
 def _judged(found: Verdicts | None) -> dict[str, float]:

@@ -120,6 +120,10 @@ def _evidence(made: MadeTable) -> str:
     )
 
 
+SIGNIFICANT = 0.05
+"""Probability of a difference of ranks by chance below which it is taken for one."""
+
+
 @dataclass(frozen=True)
 class _Measure:
     """Which column says how well classes are recognized, with its interval, and how it is read."""
@@ -141,11 +145,15 @@ class _Measure:
         return f"{number(low, 3)} to {number(high, 3)}" if self.by_rank else f"{share(low)} to {share(high)}"
 
     def better(self, row: pd.Series, other: pd.Series) -> bool:
-        """Whether this row's is significantly better: of shares by the interval of their difference, of ranks where the
-        intervals lie apart."""
+        """Whether the first row's is significantly better than another's: of shares by the interval of their difference, of
+        ranks by their test."""
         if self.by_rank:
-            return bool(row["judge_rank_high"] < other["judge_rank_low"])
+            return bool(other["judge_worse"] < SIGNIFICANT)
         return least_difference(row["judge"], row["judge_low"], other["judge"], other["judge_high"]) > 0
+
+    def test(self, other: pd.Series) -> str:
+        """How probable ranks as much worse are by chance, to follow a control's value; of shares nothing."""
+        return f" (p = {number(other['judge_worse'], 2)}, image by image)" if self.by_rank else ""
 
     @property
     def chance(self) -> str:
@@ -157,7 +165,7 @@ def _judged(made: MadeTable, measure: _Measure) -> str:
     first = made.table.iloc[0]
     what = "puts the class at" if measure.by_rank else "recognizes"
     beside = [
-        f"{measure.value(row)} {words}"
+        f"{measure.value(row)} {words}{measure.test(row)}"
         for name, words in (
             (CLASSES, "when they are made from the classes alone"),
             (PERMUTED, "when channels exchange their statistics"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from itertools import product
 
 import numpy as np
 import pytest
@@ -44,6 +45,20 @@ def test_few_images_have_the_widest_interval() -> None:
     assert Verdicts(torch.tensor([7, 2, 9]), torch.zeros(3)).rank_interval == (2, 9)
 
 
+def test_ranks_are_compared_by_all_signs_of_their_ratios() -> None:
+    """Fails if the test is not that of Wilcoxon: of all 2^n ways to give the ratios signs, the share with as large a sum of
+    ranks of the positive ones. Or if the other side counts as well."""
+    mine, theirs = torch.tensor([2, 40, 9, 7, 900, 3, 11]), torch.tensor([1, 10, 8, 9, 100, 17, 2])
+    ratios = np.log(mine.numpy() / theirs.numpy())
+    order = np.argsort(np.argsort(np.abs(ratios))) + 1
+    signs = np.array(list(product((0, 1), repeat=len(order))))
+    expected = np.mean(signs @ order >= (order * (ratios > 0)).sum())
+    one, other = (Verdicts(ranks, torch.zeros(7)) for ranks in (mine, theirs))
+    assert one.worse_than(other) == pytest.approx(expected)
+    assert one.worse_than(other) < 0.3 < 0.7 < other.worse_than(one)
+    assert one.worse_than(one) == 1.0
+
+
 def make(judge: object) -> bnprobe.Made:
     return bnprobe.synthesize(trained(), n=6, steps=2, judge=judge, shape=SHAPE, normalize=NORMALIZE)  # type: ignore[arg-type]
 
@@ -58,6 +73,7 @@ def test_the_table_holds_what_the_judge_says_of_the_images() -> None:
     row = made.table.iloc[0]
     assert row["judge"] == pytest.approx(np.mean(ranks == 1))
     assert row["judge_rank"] == np.median(ranks)
+    assert made.table["judge_worse"].isna().tolist() == [True, False, False, False, False]
     assert made.judge == "Net"
 
 

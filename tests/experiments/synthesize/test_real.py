@@ -54,6 +54,7 @@ def test_a_real_batch_is_the_floor() -> None:
     assert row["n"] == 6
     assert row["distance"] == pytest.approx(distance(model, x[:6]), rel=1e-4)
     assert row["own"] == pytest.approx(float((model(x[:6]).argmax(1) == y[:6]).float().mean()))
+    assert np.isnan(row["judge_worse"])  # of other classes, image by image
 
 
 def test_data_without_labels_are_not_judged() -> None:
