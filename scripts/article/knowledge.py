@@ -138,8 +138,7 @@ def section(measured: dict[str, Measured], verdict: Verdict) -> Section:
         shown = {part.id: part.blocks for part in page_of(m.made).sections}
         blocks += [
             Prose((f"{WHO[kind]} On real images it is right in {share(m.judge_reads)}.",)),
-            shown["answer"][1],
-            *shown["images"],
+            *shown["answer"][1:],
             *shown["controls"],
         ]
     return words.section(7, TITLE, CLAIM, CHINESE, verdict, (*blocks, Prose((LIMITS,))))

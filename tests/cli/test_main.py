@@ -446,7 +446,7 @@ BAD: dict[str, tuple[Callable[[Path], None] | None, list[str], tuple[str, ...]]]
     "unknown severity": (None, report("--fail-on", "fatal"), ("fatal", "critical")),
     "no recording": (None, ["report", "no.bnp"], ("no.bnp", "recording.save(path)")),
     "cut recording": (cut_recording, ["report", "cut.bnp"], ("cut.bnp", "Record it again")),
-    "recording of nothing": (zero_batches, ["report", "zero.bnp"], ("0 forward passes", "Run the object")),
+    "recording of nothing": (zero_batches, ["report", "zero.bnp"], ("no forward pass", "Run the object")),
     "inputs of a wrong size": (
         None,
         ["report", "own:trained", "--data", "data", "--size", "8"],
