@@ -27,6 +27,9 @@ USUAL_EPS = 1e-6
 USUAL_EPS_OF_BATCH = 1e-5
 """The same of batch norms."""
 
+MOST_NUMBERS = 4
+"""Of a module, that may say how many groups it has: each is tried in every form of the norm."""
+
 
 def look_alike(module: nn.Module) -> Iterator[NormLayer]:
     """Plans for classes that are norms by name and attributes only."""
@@ -102,10 +105,14 @@ def _with_moving_averages(module: nn.Module) -> Iterator[NormLayer]:
 
 
 def _groups_at_a_position(module: nn.Module, n_channels: int) -> tuple[int, ...]:
-    """How many groups of channels may have a scale of their own at each position: as many as the module tells by their
-    number or size, as gated norms of state space models do, else one."""
+    """How many groups of channels may have a scale of their own at each position, as in gated norms of state space models:
+    as many as the module tells by their number or size, or one; else what any of its numbers says, taken for either."""
     number, size = (getattr(module, name, None) for name in ("n_groups", "group_size"))
     told = (
         number if isinstance(number, int) else n_channels // size if isinstance(size, int) and size > 0 else 1
     )
-    return (told, 1) if told > 1 and not n_channels % told else (1,)
+    if told > 1 and not n_channels % told:
+        return told, 1
+    numbers = [n for n in vars(module).values() if type(n) is int and 1 < n < n_channels]
+    either = (count for n in numbers[:MOST_NUMBERS] if not n_channels % n for count in (n, n_channels // n))
+    return tuple(dict.fromkeys((1, *either)))

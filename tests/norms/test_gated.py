@@ -117,7 +117,15 @@ def test_a_side_that_the_module_tells_is_the_only_one_tried():
 
 @pytest.mark.parametrize(
     ("attribute", "value", "expected"),
-    [("group_size", 2, {3, 1}), ("n_groups", 2, {2, 1}), ("group_size", 4, {1}), ("group_size", None, {1})],
+    [
+        ("group_size", 2, {3, 1}),
+        ("n_groups", 2, {2, 1}),
+        ("group_size", 4, {1}),
+        ("group_size", None, {1}),
+        ("ngroups", 2, {1, 2, 3}),
+        ("heads", 6, {1}),
+        ("bias", True, {1}),
+    ],
 )
 def test_groups_are_what_the_module_tells(attribute: str, value: Any, expected: set[int]):
     """Fails if the size of a group is taken for their number, or one that does not divide the channels ends the survey."""
@@ -125,6 +133,27 @@ def test_groups_are_what_the_module_tells(attribute: str, value: Any, expected: 
     del norm.group_size
     setattr(norm, attribute, value)
     assert {plan.n_groups for plan in describe(norm)} == expected
+
+
+class GroupedRMSNorm(nn.Module):
+    """With the number of its groups under a name of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.linspace(0.5, 1.5, C))
+        self.eps, self.g = EPS, 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        groups = x.unflatten(-1, (self.g, -1))
+        z = groups * torch.rsqrt(groups.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight * z.flatten(-2)
+
+
+def test_groups_may_have_any_name(x):
+    """Fails if a healthy norm whose groups go by another name is said to do more than a norm."""
+    found = recorded(nn.Sequential(GroupedRMSNorm()).double(), x)
+    assert found.layers[0].mismatch < 1e-9
+    assert "more-than-a-norm" not in set(bnprobe.report(found).findings["rule"])
 
 
 class OtherNorm(nn.Module):
