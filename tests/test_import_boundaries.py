@@ -55,7 +55,8 @@ BOUNDARIES = {
     ),
     # a run that can be continued, and the images for calibration
     "experiments.synthesize": may(
-        "probe graph norms recording report errors files notebook printing", "torch numpy pandas safetensors"
+        "probe graph norms recording stats report errors files notebook printing",
+        "torch numpy pandas safetensors",
     ),
     # torch on first use: for files that it alone can read, and for tensors in RAM
     "weights": may("errors files", "numpy"),

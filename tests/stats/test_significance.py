@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from bnprobe.stats.significance import (
     as_normal,
     as_student,
     fisher_quantile,
+    mostly_above,
     two_sided,
     upper_quantile,
     without_skewness,
@@ -25,6 +27,17 @@ def integrated(z: float, degrees: float) -> float:
     height = np.cos(angle) ** (degrees - 1)
     scale = math.exp(math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2)) / math.sqrt(math.pi)
     return 2 * scale * float(np.trapezoid(height, angle))
+
+
+def test_pairs_are_tested_by_all_ways_to_give_them_signs():
+    """Fails if the chance is not that of Wilcoxon: of all 2^n ways, the share with as large a sum of ranks above 0."""
+    differences = np.array([0.7, 1.4, 0.12, -0.25, 2.2, -1.7, 1.71])
+    order = np.argsort(np.argsort(np.abs(differences))) + 1
+    ways = np.array(list(product((0, 1), repeat=len(order))))
+    expected = np.mean(ways @ order >= order[differences > 0].sum())
+    assert mostly_above(differences) == pytest.approx(expected)
+    assert mostly_above(-differences) == pytest.approx(np.mean(ways @ order >= order[differences < 0].sum()))
+    assert mostly_above(np.zeros(3)) == 1.0
 
 
 def stepped(p: list[float]) -> list[float]:
