@@ -21,6 +21,7 @@ from bnprobe.files import Place, Url, is_file, open_input, place_of, size_and_ti
 from bnprobe.recording import About, LayerRecord, Recording, TensorTable
 from bnprobe.recording.names import GATHER
 from bnprobe.recording.terms import TORCH_EPS
+from bnprobe.report.numbers import count
 from bnprobe.version import __version__
 from bnprobe.weights import State, load, state_of
 
@@ -210,10 +211,7 @@ def _what_there_is(state: State, found: Grouped) -> str:
         name.removesuffix(".weight") for name, t in state.items() if name.endswith(".weight") and t.dim > 1
     }
     biased = sum(f"{path}.bias" in state for path in weights)
-    tensors, layers = (
-        f"{n} {word}{'s' * (n != 1)}" for n, word in ((len(state), "tensor"), (len(weights), "layer"))
-    )
-    facts = f"{tensors}, {layers} of weights ({biased} with a bias), and no norm: "
+    facts = f"{count(len(state), 'tensor')}, {count(len(weights), 'layer')} of weights ({biased} with a bias), and no norm: "
     if found.odd:
         return facts + f"{found.odd[0]} does not fit together. Save the state dict of the whole model."
     if weights and biased == len(weights):

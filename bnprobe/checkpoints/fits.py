@@ -38,8 +38,8 @@ ASIDE = re.compile(r"downsample|shortcut|skip|residual|identity", re.IGNORECASE)
 class Fit(NamedTuple):
     """Correlations over channels of running and implied means, NaN where nothing is known: `means` as stored, `unfolded`
     with the norm taken out of the weights, `negated` the means with the opposite sign; and the norm whose running means fit
-    where those of this one do not, "" for none. `layout` is that of `LAYOUTS` in which these weights fit, where as they are
-    stored they do not, "" for none.
+    where those of this one do not, "" for none. `layout` is the one in which these weights fit, `TRANSPOSED` or
+    `RESHAPED`, where as they are stored they do not, "" for none.
     """
 
     means: float
@@ -49,7 +49,7 @@ class Fit(NamedTuple):
     layout: str = ""
 
 
-TRANSPOSED, RESHAPED = LAYOUTS = "transposed", "reshaped"
+TRANSPOSED, RESHAPED = "transposed", "reshaped"
 """Outputs and inputs exchanged; or numbers in the order (positions, inputs, outputs), as TensorFlow stores them, which were
 given the shape (outputs, inputs, positions) without being moved."""
 

@@ -129,9 +129,8 @@ def _with_part(total: Tokens | None, new: Tokens, x: Tensor, samples: Index, pos
         nothing = new.mean.new_full((2, n, p), torch.nan)
         total = Tokens(nothing[0], nothing[1], new.sums.new_zeros((2, c)))
     there = torch.arange(n)[samples][:, None], torch.arange(p)[positions]
-    size = total.mean[
-        there
-    ].shape  # the tokens of a packed sequence may be positions of one row, and samples of x
+    # the tokens of a packed sequence may be positions of one row, and samples of x
+    size = total.mean[there].shape
     total.mean[there], total.log_square[there] = new.mean.reshape(size), new.log_square.reshape(size)
     return total._replace(sums=total.sums + new.sums)
 

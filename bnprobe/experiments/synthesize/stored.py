@@ -15,6 +15,7 @@ from bnprobe.experiments.synthesize.moments import moments
 from bnprobe.norms import ModuleTree, NormLayer, describe
 from bnprobe.probe.survey.unwrap import shown, unwrap
 from bnprobe.recording import BATCH
+from bnprobe.report.numbers import count
 
 DEAD = 1e-3
 """A running variance below this part of eps is that of an input that never varied: it says nothing about the data."""
@@ -74,7 +75,7 @@ def stored_statistics(model: nn.Module) -> list[Stored]:
     if not updated:
         raise BnprobeError(
             f"the running statistics of {class_name(tree.model)} were never updated: every mean is 0 and every variance 1 "
-            f"in {len(found):,} batch norm{'s' * (len(found) != 1)}, so there are no data to draw from. Train it, or load a "
+            f"in {count(len(found), 'batch norm')}, so there are no data to draw from. Train it, or load a "
             "checkpoint."
         )
     every = [_stored(path, module, layer) for path, module, layer in updated]

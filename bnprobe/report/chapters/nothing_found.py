@@ -11,13 +11,8 @@ from bnprobe.report.chapters.tokens import sink
 from bnprobe.report.numbers import count
 from bnprobe.report.page.blocks import Headline
 
-PARTS = (
-    ("gamma", "γ"),
-    ("beta", "β"),
-    ("running_mean", "running means"),
-    ("running_var", "running variances"),
-)
-"""Columns of the table of channels, and what sentences call them."""
+PLURAL = {"γ": "γ", "β": "β", "running_mean": "running means", "running_var": "running variances"}
+"""What norms store, by its name in the table of layers, and what sentences call it."""
 
 
 def nothing_found(tables: Tables, findings: pd.DataFrame) -> Headline:
@@ -41,11 +36,10 @@ def nothing_serious(findings: pd.DataFrame, layers: pd.DataFrame) -> str:
 
 def checked(tables: Tables) -> str:
     """One sentence: the vectors that were looked at, and the questions that are open."""
-    there = [name for column, name in PARTS if tables.channels[column].notna().any()]
-    *some, last = there or ["vectors"]
+    stored = ", ".join(tables.layers["stores"])
+    *some, last = [words for name, words in PLURAL.items() if name in stored] or ["vectors"]
     looked = f"{', '.join(some)} and {last}" if some else last
-    stored = tables.channels["running_var"].notna().any()
-    unknown = "whether data match them" if stored else "how large inputs are"
+    unknown = "whether data match them" if "running_var" in stored else "how large inputs are"
     return (
         f"Only {looked} of {norms(tables.layers['layer'].nunique())} could be checked; {unknown}, and which channels work "
         "on data, cannot be said without data."
